@@ -1,6 +1,6 @@
 """Write requirements.txt: every version that `pip freeze` finds in a fresh environment.
 
-Run by `make pins`. torch stays at the version already pinned: a build of torch is chosen, not drifted to.
+Run by `make pins`. torch stays at the version already pinned: its build is chosen by hand.
 """
 
 import re
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PINS = ROOT / "requirements.txt"
 OURS = {"logitflow", "pip", "wheel"}
 HEADER = """\
-# The whole environment, pinned. Made from the ranges in pyproject.toml by `make pins`, read by every target.
+# The whole environment, pinned: what `make pins` makes of the ranges in pyproject.toml.
 # torch is pinned exactly: a range may pull a build with gigabytes of CUDA packages.
 """
 

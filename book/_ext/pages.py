@@ -1,0 +1,57 @@
+"""What the book asks of Sphinx beyond its settings: vendored MathJax, numbers by chapter, lean pages."""
+
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
+
+# below book/_static, where tools/vendor_mathjax.py puts it
+MATHJAX = "vendor/mathjax/tex-mml-chtml.js"
+
+
+def use_vendored_mathjax(app: Sphinx, config: Config) -> None:
+    """Load MathJax from beside the pages where `make book` could put it there."""
+    if (Path(app.srcdir) / "book" / "_static" / MATHJAX).is_file():
+        config.mathjax_path = MATHJAX
+
+
+def chapter_of(page: str) -> int | None:
+    """The number that a chapter's file name starts with: 3 for "book/03-langevin"."""
+    prefix = page.rpartition("/")[2].partition("-")[0]
+    return int(prefix) if prefix.isdigit() else None
+
+
+def number_by_chapter(app: Sphinx, env: BuildEnvironment) -> list[str]:
+    """Number chapter 3's equations, figures, results and exercises 3.1, 3.2, … each.
+
+    Sphinx has just counted them through the whole book. The titles carry the chapters' numbers
+    themselves, so its own "numbered" tables of contents would number them twice.
+    """
+    for page, kinds in env.toc_fignumbers.items():
+        chapter = chapter_of(page)
+        if chapter is not None:
+            for kind, numbers in kinds.items():
+                kinds[kind] = {name: (chapter, n) for n, name in enumerate(numbers, start=1)}
+    return []
+
+
+def drop_thebe(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Leave out sphinx-thebe's scripts: the book has no live cells, and they would load twice."""
+    context["script_files"] = [
+        script
+        for script in context["script_files"]
+        if "thebe" not in f"{script.filename} {script.attributes.get('body', '')}".lower()
+    ]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Connect the functions above to the events they serve."""
+    app.connect("config-inited", use_vendored_mathjax)
+    app.connect("env-get-updated", number_by_chapter, priority=900)  # after Sphinx's own count
+    app.connect("html-page-context", drop_thebe, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,178 @@
+"""The few losses and the loop that made the checkpoints; a killed run goes on where it stopped."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from logitflow import priors
+from logitflow.files import write_atomically
+
+Sample = Callable[[int, torch.Generator], Tensor]
+"""Draws n samples with a generator's randomness: (n, generator) → (n, *sample_shape)."""
+
+
+class Loss(NamedTuple):
+    """A GAN's two losses, each a function of logits, (N,) or (N, 1), with a scalar result."""
+
+    discriminator: Callable[[Tensor, Tensor], Tensor]  # of real and of fake logits
+    generator: Callable[[Tensor], Tensor]  # of fake logits
+    gradient_penalty: float = 0.0  # weight λ of (‖∇d‖ − 1)² between real and fake samples
+
+
+LOSSES = {
+    # Wasserstein with gradient penalty (Gulrajani et al. 2017, eq. 3)
+    "wgan-gp": Loss(lambda real, fake: fake.mean() - real.mean(), lambda fake: -fake.mean(), 10.0),
+    # The original GAN with the non-saturating generator loss (Goodfellow et al. 2014, section 3)
+    "non-saturating": Loss(
+        lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
+        lambda fake: F.softplus(-fake).mean(),
+    ),
+    # Hinge (Miyato et al. 2018, eq. 17 and 18)
+    "hinge": Loss(
+        lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
+        lambda fake: -fake.mean(),
+    ),
+}
+"""The losses by the names that `logitflow train` takes."""
+
+
+def gradient_penalty(
+    critic: nn.Module, real: Tensor, fake: Tensor, generator: torch.Generator
+) -> Tensor:
+    """The mean of (‖∇d(x̂)‖ − 1)² at random points between pairs (Gulrajani et al. 2017, eq. 3), a scalar."""
+    shape = (len(real), *[1] * (real.ndim - 1))
+    share = torch.rand(shape, generator=generator, device=real.device, dtype=real.dtype)
+    between = torch.lerp(fake.detach(), real, share).requires_grad_()
+    (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    return (slope.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def train_gan(
+    generator: nn.Module,
+    discriminator: nn.Module,
+    sample_real: Sample,
+    prior: Distribution,
+    *,
+    loss: Loss,
+    num_steps: int,
+    seed: int = 0,
+    batch_size: int = 256,
+    learning_rate: float = 1e-4,
+    betas: tuple[float, float] = (0.5, 0.9),
+    discriminator_steps: int = 5,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 1000,
+    callback: Callable[[int, float], None] | None = None,
+) -> None:
+    """Train a generator and a discriminator together, in place.
+
+    Args:
+        generator: maps (N, *latent_shape) to samples.
+        discriminator: maps samples to logits, (N,) or (N, 1).
+        sample_real: draws real samples.
+        prior: the distribution of latents.
+        loss: one of `LOSSES`.
+        num_steps: generator steps in all, those of an earlier, killed run included.
+        seed: of the data, the latents and the penalty's random points.
+        batch_size: samples a step.
+        learning_rate: Adam's, falling linearly to zero.
+        betas: Adam's.
+        discriminator_steps: discriminator steps a generator step.
+        checkpoint: a safetensors file, written every `checkpoint_every` steps; where it is there already,
+            training goes on from it, bit for bit on the CPU.
+        checkpoint_every: generator steps between checkpoints.
+        callback: called as callback(step, discriminator_loss) at each checkpoint.
+
+    Raises:
+        FloatingPointError: a loss is not finite.
+        ValueError: the checkpoint is of other networks.
+    """
+    rng = torch.Generator(next(generator.parameters()).device).manual_seed(seed)
+    networks = {"generator": generator, "discriminator": discriminator}
+    optimizers = {
+        name: torch.optim.Adam(network.parameters(), learning_rate, betas)
+        for name, network in networks.items()
+    }
+    done = 0
+    if checkpoint is not None and Path(checkpoint).exists():
+        done = _restore(Path(checkpoint), networks, optimizers, rng)
+    bar = tqdm(range(done + 1, num_steps + 1), desc="train", unit="step", delay=2, leave=False)
+    for k in bar:
+        for optimizer in optimizers.values():
+            optimizer.param_groups[0]["lr"] = learning_rate * (1 - (k - 1) / num_steps)
+        for _ in range(discriminator_steps):
+            real = sample_real(batch_size, rng)
+            with torch.no_grad():
+                fake = generator(priors.sample(prior, batch_size, rng))
+            d_loss = loss.discriminator(discriminator(real), discriminator(fake))
+            if loss.gradient_penalty:
+                penalty = gradient_penalty(discriminator, real, fake, rng)
+                d_loss = d_loss + loss.gradient_penalty * penalty
+            _descend(optimizers["discriminator"], d_loss)
+        fake = generator(priors.sample(prior, batch_size, rng))
+        _descend(optimizers["generator"], loss.generator(discriminator(fake)))
+        if k % checkpoint_every == 0 or k == num_steps:
+            value = float(d_loss)
+            if not torch.isfinite(d_loss):
+                raise FloatingPointError(
+                    f"step {k}: the discriminator's loss is {value}. Try a smaller learning_rate"
+                )
+            if checkpoint is not None:
+                write_atomically(checkpoint, _snapshot(k, networks, optimizers, rng))
+            if callback is not None:
+                callback(k, value)
+
+
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def _snapshot(
+    step: int,
+    networks: dict[str, nn.Module],
+    optimizers: dict[str, torch.optim.Adam],
+    rng: torch.Generator,
+) -> bytes:
+    tensors = {"step": torch.tensor(step), "rng": rng.get_state()}
+    for name, network in networks.items():
+        tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
+        for i, moments in optimizers[name].state_dict()["state"].items():
+            tensors |= {f"adam.{name}.{i}.{key}": value for key, value in moments.items()}
+    return save({name: tensor.contiguous() for name, tensor in tensors.items()})
+
+
+def _restore(
+    path: Path,
+    networks: dict[str, nn.Module],
+    optimizers: dict[str, torch.optim.Adam],
+    rng: torch.Generator,
+) -> int:
+    tensors = load(path.read_bytes())
+    try:
+        for name, network in networks.items():
+            network.load_state_dict(_below(tensors, f"{name}."))
+            moments: dict[int, dict[str, Any]] = {}
+            for key, value in _below(tensors, f"adam.{name}.").items():
+                index, field = key.split(".", 1)
+                moments.setdefault(int(index), {})[field] = value
+            groups = optimizers[name].state_dict()["param_groups"]
+            optimizers[name].load_state_dict({"state": moments, "param_groups": groups})
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} is a checkpoint of other networks: move it away, or name another file"
+        ) from error
+    rng.set_state(tensors["rng"])
+    return int(tensors["step"])
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key[len(prefix) :]: t for key, t in tensors.items() if key.startswith(prefix)}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PINS = ROOT / "requirements.txt"
-OURS = {"logitflow", "pip", "wheel"}
+OURS = {"logitflow", "pip"}
 HEADER = """\
 # The whole environment, pinned: what `make pins` makes of the ranges in pyproject.toml.
 # torch is pinned exactly: a range may pull a build with gigabytes of CUDA packages.

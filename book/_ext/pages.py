@@ -1,4 +1,4 @@
-"""What the book asks of Sphinx beyond its settings: vendored MathJax, numbers by chapter, lean pages."""
+"""What the book asks of Sphinx beyond its settings: MathJax of its own, numbers by chapter."""
 
 from pathlib import Path
 from typing import Any

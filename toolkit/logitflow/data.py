@@ -32,7 +32,7 @@ class Mixture(NamedTuple):
 
 
 def twenty_five_gaussians() -> Mixture:
-    """The 25 Gaussians of the papers: centres (2i, 2j)/2.828 for i, j in −2…2, standard deviation 0.05/2.828."""
+    """The papers' 25 Gaussians: centres (2i, 2j)/2.828 for i, j in −2…2, standard deviation 0.05/2.828."""
     ticks = torch.arange(-2.0, 3.0) * 2 / 2.828
     return Mixture(torch.cartesian_prod(ticks, ticks), 0.05 / 2.828)
 

@@ -1,5 +1,7 @@
 """Fully connected networks for the two-dimensional experiments."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 
@@ -20,8 +22,9 @@ class MLP(nn.Module):
         super().__init__()
         if len(sizes) < 2 or min(sizes) < 1:
             raise ValueError(f"sizes must hold at least an input and an output width, not {sizes}")
+        self.sizes = list(sizes)
         layers: list[nn.Module] = []
-        for width_in, width_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for width_in, width_out in pairwise(sizes):
             layers += [nn.Linear(width_in, width_out), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers[:-1])  # no activation after the last layer
 

@@ -14,7 +14,9 @@ class State(Protocol):
     """Where a batch of points stands; every sampler's state has at least z, (N, *latent_shape)."""
 
     @property
-    def z(self) -> Tensor: ...
+    def z(self) -> Tensor:
+        """The points, (N, *latent_shape)."""
+        ...
 
 
 class Info(NamedTuple):

@@ -9,6 +9,8 @@ from logitflow.samplers.core import Info, Sampler
 
 
 class CycleState(NamedTuple):
+    """The points alone: each sampler begins afresh."""
+
     z: Tensor  # (N, *latent_shape)
 
 

@@ -22,6 +22,8 @@ from logitflow.target import LatentTarget
 
 
 class FlowState(NamedTuple):
+    """The points alone: each step evaluates where it stands."""
+
     z: Tensor  # (N, *latent_shape)
 
 

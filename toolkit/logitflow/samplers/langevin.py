@@ -20,6 +20,8 @@ from logitflow.target import LatentTarget
 
 
 class LangevinState(NamedTuple):
+    """The points and what the next step needs of them."""
+
     z: Tensor  # (N, *latent_shape)
     log_prob: Tensor  # (N,)
     grad: Tensor  # ∇ log_prob = −∇E, (N, *latent_shape)

@@ -11,6 +11,8 @@ from logitflow.target import LatentTarget
 
 
 class MetropolisState(NamedTuple):
+    """The points and their logits."""
+
     z: Tensor  # (N, *latent_shape)
     logits: Tensor  # d(G(z)), (N,)
 

@@ -21,6 +21,8 @@ _MOST_POINTS = 1024  # pairs for the slope come from the first so many points: h
 
 
 class TransportState(NamedTuple):
+    """The points, where they began, and Adam's memory."""
+
     z: Tensor  # (N, *latent_shape)
     start: Tensor  # y, where the points came from, (N, *latent_shape)
     lipschitz: Tensor  # k, ()

@@ -155,7 +155,7 @@ def comparison(result: dict[str, Any]) -> Figure:
     for ax, name in zip(axes.flat, shown, strict=False):
         label, factor, scale = PANELS[name]
         if scale == "symlog":
-            ax.set_xscale(scale, linthresh=3)
+            ax.set_xscale(scale, linthresh=3, linscale=0.4)
         else:
             ax.set_xscale(scale)
         for y, row in enumerate(rows):
@@ -187,8 +187,9 @@ def _few_ticks(ax: Axes, scale: str) -> None:
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 30 else (1,)))
         ax.xaxis.set_minor_formatter(NullFormatter())
     elif scale == "symlog":
-        ax.xaxis.set_major_locator(FixedLocator([-1000, -100, -10, 0, 10]))
-        ax.xaxis.set_minor_locator(FixedLocator([-300, -30, -3, 3]))
+        close = [-100, -30, -10, -3, 0, 3]
+        ticks = close if ax.get_xlim()[0] > -200 else [-10_000, -1000, -100, -10, 0]
+        ax.xaxis.set_major_locator(FixedLocator(ticks))
     else:
         ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

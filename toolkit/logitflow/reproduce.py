@@ -1,0 +1,240 @@
+"""The two-dimensional tables: every method on a shipped pair, several seeds, one JSON and one picture."""
+
+import math
+import os
+import platform
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from logitflow import metrics, priors, zoo
+from logitflow.ratio import calibrate
+from logitflow.recipes import Toy, toy
+from logitflow.run import refine, seeded_generator
+from logitflow.samplers import (
+    Sampler,
+    cycle,
+    gradient_flow,
+    langevin,
+    metropolis_hastings,
+    optimal_transport,
+    rejection_sample,
+)
+from logitflow.target import LatentTarget, Network
+
+MakeSampler = Callable[[LatentTarget], Sampler]
+
+
+class Row(NamedTuple):
+    """One line of the table: a method, its logit, the space it moves points in, and its settings."""
+
+    method: str
+    logit: str  # "critic", "calibrated" (the critic's, logistic) or "fitted"
+    space: str  # "latent" or "data"
+    num_steps: int
+    make: MakeSampler | None  # None: DRS, which is no chain
+
+
+def rows() -> list[Row]:
+    """The table's lines, with the settings that the book reports."""
+    ula = lambda t: langevin(t, step_size=1e-3)  # noqa: E731
+    mala = lambda t: langevin(t, step_size=1e-3, adjust=True)  # noqa: E731
+    mixed = lambda t: cycle(metropolis_hastings(t), langevin(t, step_size=1e-3, adjust=True))  # noqa: E731
+
+    def flow(divergence: str, step_size: float) -> MakeSampler:
+        return lambda t: gradient_flow(t, divergence=divergence, step_size=step_size, gamma=0.01)
+
+    return [
+        Row("DRS", "fitted", "latent", 0, None),
+        Row("MH-GAN", "calibrated", "latent", 640, metropolis_hastings),
+        Row("MH-GAN", "fitted", "latent", 640, metropolis_hastings),
+        Row("DOT", "critic", "data", 100, optimal_transport),
+        Row("DOT", "critic", "latent", 100, optimal_transport),
+        Row("DDLS (ULA)", "critic", "latent", 200, ula),
+        Row("DDLS (MALA)", "critic", "latent", 200, mala),
+        Row("DDLS (ULA)", "fitted", "latent", 200, ula),
+        Row("DDLS (MALA)", "fitted", "latent", 200, mala),
+        *[
+            Row(f"DGflow ({name})", "fitted", "latent", 100, flow(key, 1e-3))
+            for key, name in _FLOWS
+        ],
+        *[Row(f"DGflow ({name})", "fitted", "data", 100, flow(key, 1e-4)) for key, name in _FLOWS],
+        Row("MH-GAN + MALA", "fitted", "latent", 200, mixed),
+    ]
+
+
+_FLOWS = (("kl", "KL"), ("js", "JS"), ("logd", "logD"))
+
+
+class Counted:
+    """A logit that counts the samples it scores, with and without a gradient."""
+
+    def __init__(self, logit: Network) -> None:
+        self.logit, self.forwards, self.gradients = logit, 0, 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(N, …) → the logit's output, counted."""
+        self.forwards += len(x)
+        self.gradients += len(x) * x.requires_grad
+        return self.logit(x)
+
+
+def reproduce(
+    name: str, *, num_samples: int = 10_000, num_seeds: int = 5, command: str = ""
+) -> dict[str, Any]:
+    """Run every row on a toy's shipped pair.
+
+    Args:
+        name: "25gaussians" or "swissroll".
+        num_samples: samples a row and seed.
+        num_seeds: seeds, counted from 0; a seed sets the latents, the noise and the real samples.
+        command: what was typed, for the record.
+
+    Returns:
+        A dictionary for JSON: command, hardware, seeds, the real-versus-real floors, and for each row
+        its settings and each metric's mean and standard error.
+
+    Raises:
+        ValueError: the name is unknown, or fewer than 2 seeds or samples are asked for.
+    """
+    if num_seeds < 2 or num_samples < 2:
+        raise ValueError("an error over seeds needs at least 2 seeds, each of at least 2 samples")
+    kind, pair = toy(name), zoo.load(f"{name}-wgan-gp")
+    table = [row for row in rows() if row.logit != "fitted" or pair.fitted is not None]
+    logits = _logits(pair, kind)
+    jobs: list[tuple[Row | None, int]] = [(None, seed) for seed in range(num_seeds)]
+    jobs += [(row, seed) for row in table for seed in range(num_seeds)]
+    figures: dict[Row | None, list[dict[str, float]]] = {}
+    for row, seed in tqdm(jobs, desc=f"reproduce {name}", unit="run"):
+        figures.setdefault(row, []).append(_run_row(row, pair, kind, logits, num_samples, seed))
+    floors = _floors(kind, num_samples, num_seeds)
+    for runs in figures.values():
+        for run in runs:
+            run["energy_ratio"] = run["energy_distance"] / floors["energy_distance"]["mean"]
+    return {
+        "experiment": name,
+        "command": command,
+        "pair": {"name": f"{name}-wgan-gp", "seed": pair.card["seed"]},
+        "num_samples": num_samples,
+        "seeds": list(range(num_seeds)),
+        "hardware": hardware(),
+        "floors": floors,
+        "rows": [_described(row, runs) for row, runs in figures.items()],
+    }
+
+
+def _logits(pair: zoo.Pair, kind: Toy) -> dict[str, Network]:
+    rng = seeded_generator(0, 100)
+    with torch.no_grad():
+        real = pair.discriminator(kind.sample(10_000, rng))
+        fake = pair.discriminator(pair.generator(priors.sample(pair.prior, 10_000, rng)))
+    calibration = calibrate(real, fake, method="logistic")
+    logits: dict[str, Network] = {
+        "critic": pair.discriminator,
+        "calibrated": lambda x: calibration(pair.discriminator(x)),
+    }
+    if pair.fitted is not None:
+        logits["fitted"] = pair.fitted
+    return logits
+
+
+def _run_row(
+    row: Row | None, pair: zoo.Pair, kind: Toy, logits: dict[str, Network], n: int, seed: int
+) -> dict[str, float]:
+    rng = seeded_generator(seed, 1)
+    z = priors.sample(pair.prior, n, rng)
+    real = kind.sample(n, rng)
+    with torch.no_grad():
+        start = pair.generator(z)
+    if row is None:
+        return measure(start, real, kind) | {"gradient_evaluations": 0.0, "seconds": 0.0}
+    counted = Counted(logits[row.logit])
+    if row.space == "data":
+        target, begin = LatentTarget(lambda x: x, counted, None), start
+    else:
+        target, begin = LatentTarget(pair.generator, counted, pair.prior), z
+    clock = time.perf_counter()
+    if row.make is None:
+        x = rejection_sample(target, num_samples=n, generator=rng).x
+    else:
+        x = refine(
+            target,
+            row.make(target),
+            num_samples=n,
+            num_steps=row.num_steps,
+            batch_size=2000,
+            seed=seed,
+            z=begin,
+        ).x
+    seconds = time.perf_counter() - clock
+    return measure(x, real, kind) | {
+        "gradient_evaluations": counted.gradients / n,
+        "forward_evaluations": counted.forwards / n,
+        "seconds": seconds,
+    }
+
+
+def measure(x: Tensor, real: Tensor, kind: Toy) -> dict[str, float]:
+    """Every metric of two-dimensional samples x (N, 2), against as many real ones."""
+    rng = seeded_generator(0, 200)
+    figures = {
+        "energy_distance": metrics.energy_distance(x, real),
+        "sliced_wasserstein": metrics.sliced_wasserstein(x, real, generator=rng),
+        "mmd": metrics.mmd(x, real, bandwidth=0.1),
+        "kde_score": metrics.kde_score(x, real, bandwidth=0.1),
+    }
+    if kind.mixture is not None:
+        centers, std = kind.mixture
+        figures |= {
+            "high_quality": metrics.high_quality_fraction(x, centers, std),
+            "modes": metrics.recovered_modes(x, centers, std),
+            "spread": metrics.spread_within_modes(x, centers, std),
+            "log_likelihood": metrics.log_likelihood(x, centers, std),
+        }
+    return figures
+
+
+def _floors(kind: Toy, n: int, num_seeds: int) -> dict[str, dict[str, float]]:
+    runs = []
+    for seed in range(num_seeds):
+        rng = seeded_generator(seed, 2)
+        runs.append(measure(kind.sample(n, rng), kind.sample(n, rng), kind))
+    return summarise(runs)
+
+
+def summarise(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean and standard error over runs, metric by metric."""
+    summary = {}
+    for name in runs[0]:
+        values = torch.tensor([run[name] for run in runs], dtype=torch.float64)
+        error = float(values.std() / math.sqrt(len(runs)))
+        summary[name] = {"mean": float(values.mean()), "standard_error": error}
+    return summary
+
+
+def _described(row: Row | None, runs: list[dict[str, float]]) -> dict[str, Any]:
+    if row is None:
+        head = {"method": "base", "logit": "", "space": "", "num_steps": 0, "settings": ""}
+    else:
+        settings = "" if row.make is None else row.make(_ANYTHING).description
+        head = {**row._asdict(), "settings": settings}
+        del head["make"]
+    return {**head, "metrics": summarise(runs)}
+
+
+_ANYTHING = LatentTarget(
+    lambda z: z, lambda x: x.sum(1), torch.distributions.Normal(torch.zeros(2), 1.0)
+)
+
+
+def hardware() -> str:
+    """This machine in a few words."""
+    model = platform.processor() or platform.machine()
+    return (
+        f"{os.cpu_count()} CPU cores ({model}), {torch.get_num_threads()} threads, "
+        f"PyTorch {torch.__version__.split('+')[0]}, Python {platform.python_version()}"
+    )

@@ -7,9 +7,17 @@ fixed. Sizes are such that 5% less noise or 10% less drift moves the law by more
 import inspect
 import math
 import sys
+from functools import partial
 
 import torch
 from logitflow import LatentTarget
+from logitflow.samplers import (
+    cycle,
+    gradient_flow,
+    langevin,
+    metropolis_hastings,
+    optimal_transport,
+)
 from scipy import stats
 from torch.distributions import Normal
 
@@ -84,3 +92,18 @@ def tilted_normal(shift=0.0, prior=True):
     return LatentTarget(
         lambda z: z @ A.T, lambda x: x @ B - shift, normal_prior() if prior else None
     )
+
+
+# Every chain of the package, from its target; the contract holds for each of them.
+CHAINS = {
+    "ula": partial(langevin, step_size=0.1),
+    "mala": partial(langevin, step_size=0.1, adjust=True),
+    "flow-js": partial(gradient_flow, divergence="js", gamma=0.1),
+    "flow-callable": partial(gradient_flow, divergence=lambda r: r * torch.log(r), gamma=0.1),
+    "dot": partial(optimal_transport, step_size=0.1, lipschitz=1.0),
+    "dot-estimated": partial(optimal_transport, step_size=0.1),
+    "mh-gan": metropolis_hastings,
+    "cycle": lambda target: cycle(
+        metropolis_hastings(target), langevin(target, step_size=0.1, adjust=True)
+    ),
+}

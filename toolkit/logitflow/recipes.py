@@ -70,8 +70,9 @@ def train_toy(
     kind = toy(name)
     folder = Path(folder)
     prior = Uniform(-torch.ones(2), torch.ones(2))
-    generator = initialised(MLP([2, 128, 128, 128, 2]), seeded_generator(seed, 0))
-    critic = initialised(MLP([2, 128, 128, 128, 1]), seeded_generator(seed, 1))
+    generator, critic, fitted = networks(
+        seed, [2, 128, 128, 128, 2], [2, 128, 128, 128, 1], [2, 256, 256, 256, 1]
+    )
     checkpoint = folder / "checkpoint.safetensors"
 
     def report(step: int, loss: float) -> None:
@@ -91,10 +92,9 @@ def train_toy(
         checkpoint=checkpoint,
         callback=report,
     )
-    networks: dict[str, nn.Module] = {"generator": generator, "discriminator": critic}
+    pair: dict[str, nn.Module] = {"generator": generator, "discriminator": critic}
     figures = _figures(generator, kind, prior, num_samples=10_000)
     if fit_steps:
-        fitted = initialised(MLP([2, 256, 256, 256, 1]), seeded_generator(seed, 2))
 
         @torch.no_grad()
         def sample_fake(n: int, rng: torch.Generator) -> Tensor:
@@ -107,7 +107,7 @@ def train_toy(
             num_steps=fit_steps,
             generator=seeded_generator(seed, 3),
         )
-        networks["fitted"] = fitted
+        pair["fitted"] = fitted
         figures |= {
             "fitted_cross_entropy": record.losses[-1],
             "fitted_mean_ratio": record.mean_ratio,
@@ -115,18 +115,16 @@ def train_toy(
         say(
             f"fitted: cross-entropy {record.losses[-1]:.4f} nats, mean of exp(d) {record.mean_ratio:.3f}"
         )
-    zoo.save(folder, networks, prior, data=name, seed=seed, figures=figures, **card)
+    zoo.save(folder, pair, prior, data=name, seed=seed, figures=figures, **card)
     checkpoint.unlink(missing_ok=True)
 
 
-def initialised(network: nn.Module, generator: torch.Generator) -> nn.Module:
-    """Draw a network's weights from a generator: He's normal for leaky ReLU 0.2, biases zero."""
-    for parameter in network.parameters():
-        if parameter.ndim > 1:
-            nn.init.kaiming_normal_(parameter, a=0.2, generator=generator)
-        else:
-            nn.init.zeros_(parameter)
-    return network
+def networks(seed: int, *sizes: list[int]) -> list[MLP]:
+    """MLPs of the given sizes with PyTorch's default weights, drawn from a seed."""
+    # nn.Linear draws from the global generator only: lend it a seed, then put its state back.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return [MLP(each) for each in sizes]
 
 
 def _figures(

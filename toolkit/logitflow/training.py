@@ -119,7 +119,7 @@ def train_gan(
         fake = generator(priors.sample(prior, batch_size, rng))
         _descend(optimizers["generator"], loss.generator(discriminator(fake)))
         if k % checkpoint_every == 0 or k == num_steps:
-            value = float(d_loss)
+            value = float(d_loss.detach())
             if not torch.isfinite(d_loss):
                 raise FloatingPointError(
                     f"step {k}: the discriminator's loss is {value}. Try a smaller learning_rate"

@@ -1,0 +1,199 @@
+"""The command line, as a person meets it: a subprocess, its exit code, its words and its files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import matplotlib.image
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from logitflow import zoo
+from logitflow.data import twenty_five_gaussians
+
+PAIR = "25gaussians-wgan-gp"
+ENVIRONMENT = {**os.environ, "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+
+
+def command(*words):
+    return [sys.executable, "-m", "logitflow", *map(str, words)]
+
+
+def logitflow(*words):
+    return subprocess.run(
+        command(*words), capture_output=True, text=True, env=ENVIRONMENT, timeout=300
+    )
+
+
+def has_picture(path):
+    image = matplotlib.image.imread(path)
+    return min(image.shape[:2]) > 100 and image[..., :3].std() > 0.01
+
+
+def test_help_teaches():
+    whole = logitflow("--help")
+    assert whole.returncode == 0
+    for name in ("train", "refine", "evaluate", "reproduce"):
+        assert name in whole.stdout
+        page = logitflow(name, "--help")
+        assert page.returncode == 0
+        assert f"Example: logitflow {name}" in " ".join(page.stdout.split())
+
+
+def test_version():
+    assert logitflow("--version").stdout.startswith("logitflow ")
+
+
+def test_train_writes_a_pair_that_loads(tmp_path):
+    result = logitflow(
+        "train", "swissroll", "--out", tmp_path / "a pair", "--steps", 2, "--fit-steps", 2
+    )
+    assert result.returncode == 0, result.stderr
+    pair = zoo.load(tmp_path / "a pair")
+    assert pair.fitted is not None
+    assert pair.card["command"] == "logitflow train swissroll --steps 2 --fit-steps 2 --seed 0"
+    assert has_picture(tmp_path / "a pair" / "samples.png")
+    assert not (tmp_path / "a pair" / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "method", ["dgflow", "ddls", "mala", "dot", "mh-gan", "mh-gan+mala", "drs"]
+)
+def test_refine_with_every_method(tmp_path, method):
+    words = ("--method", method, "--steps", 3, "--num-samples", 200, "--out", tmp_path)
+    result = logitflow("refine", PAIR, *words)
+    assert result.returncode == 0, result.stderr
+    samples = load_file(tmp_path / "samples.safetensors")
+    assert samples["x"].shape == (200, 2)
+    assert samples["x"].isfinite().all()
+    assert json.loads((tmp_path / "refine.json").read_text())["options"]["method"] == method
+    assert has_picture(tmp_path / "before-after.png")
+
+
+def test_refine_in_data_space(tmp_path):
+    words = (
+        "--space",
+        "data",
+        "--divergence",
+        "js",
+        "--steps",
+        2,
+        "--num-samples",
+        50,
+        "--out",
+        tmp_path,
+    )
+    assert logitflow("refine", PAIR, *words).returncode == 0
+
+
+def test_an_interrupted_refine_goes_on_to_the_same_result(tmp_path):
+    words = ("refine", PAIR, "--num-samples", 400, "--batch-size", 20, "--steps", 200, "--out")
+    whole = logitflow(*words, tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    process = subprocess.Popen(
+        command(*words, tmp_path / "cut"), env=ENVIRONMENT, stderr=subprocess.PIPE
+    )
+    shards = tmp_path / "cut" / "shards"
+    while len(list(shards.glob("*.safetensors"))) < 2:
+        assert process.poll() is None, "it finished before it could be interrupted"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, words_out = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"the same command goes on from here" in words_out
+    assert not (tmp_path / "cut" / "samples.safetensors").exists()
+    assert logitflow(*words, tmp_path / "cut").returncode == 0
+    first, second = (
+        load_file(tmp_path / name / "samples.safetensors") for name in ("whole", "cut")
+    )
+    assert torch.equal(first["x"], second["x"])
+
+
+def test_evaluate_knows_real_from_spoiled(tmp_path):
+    mixture, rng = twenty_five_gaussians(), torch.Generator().manual_seed(1)
+    real = mixture.sample(1000, rng)
+    save_file({"x": real}, tmp_path / "real.safetensors")
+    save_file(
+        {"x": real + 0.1 * torch.randn(1000, 2, generator=rng)}, tmp_path / "spoiled.safetensors"
+    )
+    figures = {}
+    for name in ("real", "spoiled"):
+        out = tmp_path / f"{name}.json"
+        result = logitflow(
+            "evaluate", tmp_path / f"{name}.safetensors", "--data", "25gaussians", "--out", out
+        )
+        assert result.returncode == 0, result.stderr
+        assert "high quality" in result.stdout
+        figures[name] = json.loads(out.read_text())["figures"]
+        assert has_picture(out.with_suffix(".png"))
+    assert figures["real"]["high_quality"] > 0.99
+    assert figures["spoiled"]["high_quality"] < 0.5
+    assert figures["spoiled"]["energy_distance"] > figures["real"]["energy_distance"]
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (("refine", "no-such-pair", "--out", "x"), PAIR),
+        (("refine", PAIR, "--out", "x", "--step-size", "-1"), "must be a positive finite number"),
+        (("refine", PAIR, "--out", "x", "--step-size", "nan"), "not a finite number"),
+        (("refine", PAIR, "--out", "x", "--num-samples", "0"), "at least 1"),
+        (("refine", PAIR, "--out", "x", "--num-samples", "-3"), "negative"),
+        (("refine", PAIR, "--out", "x", "--method", "mh-gan", "--space", "data"), "prior"),
+        (("refine", PAIR, "--out", "x", "--divergence", "tv"), "reverse_kl"),
+        (("evaluate", "nothing.safetensors", "--data", "25gaussians"), "does not exist"),
+        (("reproduce", "25gaussians", "--seeds", "1", "--out", "x"), "at least 2 seeds"),
+        (("train", "mnist", "--out", "x"), "swissroll"),
+        ((), "usage"),
+    ],
+    ids=lambda value: "-".join(value)[:40] if isinstance(value, tuple) else None,
+)
+def test_bad_requests_exit_2_with_advice(tmp_path, words, advice):
+    result = subprocess.run(
+        command(*words), capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path, timeout=100
+    )
+    assert result.returncode == 2
+    assert advice in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.glob("**/*.safetensors"))
+
+
+def test_evaluate_refuses_what_is_no_safetensors(tmp_path):
+    path = tmp_path / "samples.safetensors"
+    path.write_bytes(b"\x80\x04garbage")
+    result = logitflow("evaluate", path, "--data", "25gaussians")
+    assert result.returncode == 2
+    assert "not a safetensors file" in result.stderr
+    save_file({"x": torch.full((3, 2), torch.nan)}, path)
+    assert logitflow("evaluate", path, "--data", "25gaussians").returncode == 2
+
+
+def test_refusing_a_folder_of_another_run(tmp_path):
+    words = ("refine", PAIR, "--num-samples", 20, "--out", tmp_path, "--steps", 2)
+    assert logitflow(*words).returncode == 0
+    result = logitflow(*words, "--step-size", "0.5")
+    assert result.returncode == 2
+    assert "holds a run with another sampler" in result.stderr
+
+
+def test_a_failure_on_the_way_exits_1(tmp_path):
+    result = logitflow(
+        "refine",
+        PAIR,
+        "--step-size",
+        "1e30",
+        "--steps",
+        5,
+        "--num-samples",
+        9,
+        "--space",
+        "data",
+        "--out",
+        tmp_path,
+    )
+    assert result.returncode == 1
+    assert "smaller step_size" in result.stderr

@@ -106,6 +106,7 @@ def train_toy(
             sample_fake,
             num_steps=fit_steps,
             generator=seeded_generator(seed, 3),
+            learning_rate=2e-3,
         )
         pair["fitted"] = fitted
         figures |= {

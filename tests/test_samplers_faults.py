@@ -3,6 +3,8 @@
 import pytest
 import torch
 from laws import CHAINS, identity, normal_prior, seeded, standard_normal, tilted_normal
+from torch.distributions import Normal, Uniform
+
 from logitflow import LatentTarget, refine, run
 from logitflow.divergences import DIVERGENCES
 from logitflow.samplers import (
@@ -14,7 +16,6 @@ from logitflow.samplers import (
     optimal_transport,
     rejection_sample,
 )
-from torch.distributions import Normal, Uniform
 
 every_chain = pytest.mark.parametrize("name", CHAINS)
 
@@ -94,10 +95,11 @@ def test_drs_without_any_finite_logit_says_where_to_look():
         rejection_sample(target, num_samples=3, generator=seeded())
 
 
+@pytest.mark.parametrize("unknown", [-torch.inf, torch.nan])
 @pytest.mark.parametrize("name", ["mala", "mh-gan"])
-def test_a_chain_that_starts_at_an_unknown_density_finds_its_way(name):
-    def logit(x):  # −∞ beyond 0.5, with a finite gradient
-        return torch.where(x[:, 0] > 0.5, -torch.inf, 0.0) + x[:, 1]
+def test_a_chain_that_starts_at_an_unknown_density_finds_its_way(name, unknown):
+    def logit(x):  # −∞ or NaN beyond 0.5, with a finite gradient
+        return torch.where(x[:, 0] > 0.5, unknown, 0.0) + x[:, 1]
 
     target = LatentTarget(identity, logit, normal_prior())
     z = torch.full((200, 2), 0.6, dtype=torch.float64)

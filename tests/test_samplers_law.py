@@ -15,6 +15,7 @@ from laws import (
     standard_normal,
     tilted_normal,
 )
+
 from logitflow import LatentTarget, run
 from logitflow.divergences import DIVERGENCES
 from logitflow.samplers import (
@@ -62,10 +63,10 @@ def metropolis_law(metropolis_hastings=metropolis_hastings):
     assert_moments(z, TILT, 1.0)
 
 
-def rejection_law(rejection_sample=rejection_sample, n=10_000):
+def rejection_law(rejection_sample=rejection_sample, num_pilot=20_000, n=10_000):
     target = tilted_normal(shift=TILT.square().sum() / 2)
     samples = rejection_sample(
-        target, num_samples=n, generator=seeded(), batch_size=20_000, num_pilot=20_000
+        target, num_samples=n, generator=seeded(), batch_size=20_000, num_pilot=num_pilot
     )
     assert_moments(samples.z, TILT, 1.0)
     torch.testing.assert_close(samples.x, samples.z @ A.T)
@@ -134,6 +135,26 @@ def transport_law(optimal_transport=optimal_transport, sharpness=2.0, lipschitz=
     expected = CENTER + (y - CENTER) * (radius / distance).clamp(max=1)
     assert 0.1 < (distance < radius).double().mean() < 0.9  # both kinds are there
     assert ((end - expected).norm(dim=1) < 2 * step_size * math.sqrt(2 / 0.1)).all()
+
+
+def test_transport_is_adam_on_its_objective():
+    """The authors' optimiser, Adam with β = (0, 0.9), on |z − y| − d(z)/k, where points move away at once."""
+    num_steps = 30
+    target = LatentTarget(identity, lambda x: torch.sin(2 * x).sum(1) + 3 * x[:, 0], None)
+    y = standard_normal(20)
+    z = y.clone().requires_grad_()
+    adam = torch.optim.Adam([z], lr=0.02, betas=(0.0, 0.9))
+    for _ in range(num_steps):
+        adam.zero_grad()
+        ((z - y).norm(dim=1) - target.logits(z) / 2.0).sum().backward()
+        adam.step()
+    end = moved(optimal_transport(target, step_size=0.02, lipschitz=2.0), num_steps, z=y)
+    torch.testing.assert_close(end, z.detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_drs_raises_its_maximum_as_it_goes():
+    """From a pilot of a single draw, whose logit most others exceed, the law is still right."""
+    rejection_law(num_pilot=1)
 
 
 LAWS = {

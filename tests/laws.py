@@ -10,6 +10,9 @@ import sys
 from functools import partial
 
 import torch
+from scipy import stats
+from torch.distributions import Normal
+
 from logitflow import LatentTarget
 from logitflow.samplers import (
     cycle,
@@ -18,8 +21,6 @@ from logitflow.samplers import (
     metropolis_hastings,
     optimal_transport,
 )
-from scipy import stats
-from torch.distributions import Normal
 
 FIVE_SIGMA = 2 * stats.norm.sf(5)  # the p-value below which a law is refused
 

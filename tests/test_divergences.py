@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from logitflow.divergences import DIVERGENCES, velocity_weight
 
 # f as DESIGN.md and the paper's Table 4 write it; each is zero at r = 1 up to a linear term.

@@ -7,9 +7,6 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from laws import assert_law, assert_moments, seeded
-from logitflow import priors
-from logitflow.priors import Box
-from logitflow.samplers.core import project, reflect
 from scipy import stats
 from torch.distributions import (
     Bernoulli,
@@ -22,6 +19,10 @@ from torch.distributions import (
     StudentT,
     Uniform,
 )
+
+from logitflow import priors
+from logitflow.priors import Box
+from logitflow.samplers.core import project, reflect
 
 D = torch.float64
 ZEROS, ONES = torch.zeros(2, dtype=D), torch.ones(2, dtype=D)

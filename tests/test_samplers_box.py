@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 from laws import assert_law, identity, plant, seeded
+from torch.distributions import Uniform
+
 from logitflow import LatentTarget, run
 from logitflow.samplers import gradient_flow, langevin, optimal_transport
-from torch.distributions import Uniform
 
 N = 40_000
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from laws import CHAINS, identity, normal_prior, seeded
+from torch import nn
+from torch.distributions import Normal
+from torch.nn.utils import parametrizations
+
 from logitflow import LatentTarget, run
 from logitflow.samplers import (
     rejection_sample,
 )
-from torch import nn
-from torch.distributions import Normal
-from torch.nn.utils import parametrizations
 
 DETERMINISTIC = {"dot", "dot-estimated"}
 

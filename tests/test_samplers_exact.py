@@ -19,6 +19,8 @@ from laws import (
     standard_normal,
     tilted_normal,
 )
+from torch.distributions import Uniform
+
 from logitflow import LatentTarget, refine, run
 from logitflow.samplers import (
     cycle,
@@ -27,7 +29,6 @@ from logitflow.samplers import (
     metropolis_hastings,
     rejection_sample,
 )
-from torch.distributions import Uniform
 
 N = 40_000
 

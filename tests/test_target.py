@@ -5,10 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import A, B, identity, normal_prior, standard_normal, tilted_normal
-from logitflow import LatentTarget
-from logitflow.target import one_number_a_sample, unchanged
 from torch import nn
 from torch.distributions import Normal, Uniform
+
+from logitflow import LatentTarget
+from logitflow.target import one_number_a_sample, unchanged
 
 
 def test_values_are_those_of_the_formula():

@@ -3,9 +3,10 @@
 import IPython.display
 import ipywidgets
 import pytest
-from logitflow.widgets import turn
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+
+from logitflow.widgets import turn
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ _build/executed-with: $(CODE)
 	@mkdir -p _build && touch $@
 
 pages: $(READY) $(VENDOR) _build/executed-with
-	TQDM_DISABLE=1 $(RUN) jupyter_book.cli.main build . -n -W --keep-going
+	TQDM_DISABLE=1 .venv/bin/jupyter-book build . -n -W --keep-going
 
 book: pages
 	@echo && echo 'The book is built. Open:' && echo '  $(CURDIR)/$(PAGE)'

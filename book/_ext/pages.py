@@ -1,5 +1,6 @@
 """What the book asks of Sphinx beyond its settings: MathJax of its own, numbers by chapter."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,32 @@ def drop_thebe(
     ]
 
 
+def read_as_plain_text(
+    app: Sphinx, what: str, name: str, item: object, options: object, lines: list[str]
+) -> None:
+    """Show docstrings as they read in the source: `code` is code, and * and | are only themselves."""
+
+    def show(piece: str) -> str:
+        if piece.startswith("`"):
+            return f"\\ ``{piece.strip('`')}``\\ "
+        return re.sub(r"([*|])", r"\\\1", piece)
+
+    pieces = re.split(r"(``[^`]+``|`[^`]+`)", "\n".join(lines))
+    lines[:] = "".join(map(show, pieces)).split("\n")
+
+
+def skip_tuple_fields(
+    app: Sphinx, what: str, name: str, item: object, skip: bool, options: object
+) -> bool | None:
+    """Leave out a NamedTuple's fields, which have nothing to say but their position."""
+    return (getattr(item, "__doc__", None) or "").startswith("Alias for field number") or None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the functions above to the events they serve."""
     app.connect("config-inited", use_vendored_mathjax)
     app.connect("env-get-updated", number_by_chapter, priority=900)  # after Sphinx's own count
+    app.connect("autodoc-process-docstring", read_as_plain_text, priority=100)  # before napoleon
+    app.connect("autodoc-skip-member", skip_tuple_fields)
     app.connect("html-page-context", drop_thebe, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

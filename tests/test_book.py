@@ -125,7 +125,9 @@ def visit(
     visit = open_page(browser, f"{address}/{name}", width)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     picture = f"{name.removesuffix('.html').replace('/', '-')}-{request.param}.png"
-    visit.page.screenshot(path=SCREENSHOTS / picture, full_page=True)
+    height = visit.page.evaluate("document.documentElement.scrollHeight")
+    visit.page.set_viewport_size({"width": width, "height": height})
+    visit.page.screenshot(path=SCREENSHOTS / picture)
     yield visit
     visit.page.close()
 

@@ -173,6 +173,8 @@ def _add_refine(commands: Any) -> None:
 
 
 def _refine(options: argparse.Namespace) -> None:
+    if options.num_samples < 1:
+        raise ValueError("--num-samples must be at least 1")
     pair = zoo.load(options.pair)
     logit = pair.discriminator if options.logit == "discriminator" else pair.fitted
     if logit is None:

@@ -57,8 +57,8 @@ def velocity_weight(divergence: str | Callable[[Tensor], Tensor]) -> Weight:
 
 
 def _weight_by_autograd(f: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
-    with torch.enable_grad():
-        r = torch.exp(-logits.detach()).requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        r = torch.exp(-logits.detach().clone()).requires_grad_()
         value = f(r)
         if not isinstance(value, Tensor) or value.shape != r.shape:
             raise ValueError("f must map a tensor of ratios to a tensor of the same shape")

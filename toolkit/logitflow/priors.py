@@ -31,6 +31,11 @@ def box(prior: Distribution) -> Box | None:
     support = base.support
     while isinstance(support, constraints.independent):
         support = support.base_constraint
+    if isinstance(support, constraints.MixtureSameFamilyConstraint):
+        mixed = support.base_constraint
+        support = mixed.base_constraint if isinstance(mixed, constraints.independent) else mixed
+        if isinstance(support, constraints.interval):
+            support = constraints.dependent  # boxes that differ by component: refused below
     if support in (constraints.real, constraints.real_vector):
         return None
     if isinstance(support, constraints.interval | constraints.half_open_interval):

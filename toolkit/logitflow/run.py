@@ -1,6 +1,7 @@
 """The one loop: `run` moves a batch of points, `refine` many batches, and can be killed at any moment."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,9 @@ def refine(
             "num_steps": num_steps,
             "batch_size": batch_size,
             "seed": seed,
+            "start": "prior"
+            if z is None
+            else sha256(z.detach().cpu().numpy().tobytes()).hexdigest(),
         }
         shards.open_folder(Path(folder), settings, _probe(target, z, seed, device))
 
@@ -140,7 +144,8 @@ def refine(
             generator=generator,
             callback=lambda *step: infos.append(step[2]),
         )
-        return Samples(target.generate(state.z).cpu(), state.z.cpu(), _summary(infos))
+        info = _summary(infos, [1] * len(infos))
+        return Samples(target.generate(state.z).cpu(), state.z.cpu(), info)
 
     batches = []
     num_batches = -(-num_samples // batch_size)
@@ -153,7 +158,8 @@ def refine(
                 shards.write(path, samples)
         batches.append(samples)
     x, latents, infos = zip(*batches, strict=True)
-    return Samples(torch.cat(x), torch.cat(latents), _summary(infos))
+    sizes = [len(part) for part in latents]
+    return Samples(torch.cat(x), torch.cat(latents), _summary(infos, sizes))
 
 
 def seeded_generator(seed: int, index: int, device: str | torch.device = "cpu") -> torch.Generator:
@@ -162,13 +168,14 @@ def seeded_generator(seed: int, index: int, device: str | torch.device = "cpu") 
     return torch.Generator(device).manual_seed(int(state) % 2**63)
 
 
-def _summary(infos: Any) -> Info:
+def _summary(infos: Sequence[Info], sizes: Sequence[int]) -> Info:
     if not infos:  # no step was taken
         return Info(torch.tensor(1.0), torch.tensor(0.0), torch.tensor(0))
     rates, norms, nonfinite = (
         torch.stack([field.cpu() for field in f]) for f in zip(*infos, strict=True)
     )
-    return Info(rates.mean(), norms.mean(), nonfinite.sum())
+    weights = torch.tensor(sizes).to(rates) / sum(sizes)
+    return Info((weights * rates).sum(), (weights * norms).sum(), nonfinite.sum())
 
 
 def _probe(

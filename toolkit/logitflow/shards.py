@@ -22,15 +22,23 @@ def open_folder(folder: Path, settings: dict[str, Any], probe: list[float]) -> N
         probe: a few of the target's logits, which must agree to rounding.
 
     Raises:
-        ValueError: the folder holds a run with other settings or another target.
+        ValueError: the folder holds a run with other settings or another target, or its run.json is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "run.json"
     if not path.exists():
         write_atomically(path, json.dumps({**settings, "probe": probe}, indent=1).encode())
         return
-    found = json.loads(path.read_text())
-    same_target = np.allclose(found.pop("probe"), probe, rtol=1e-3, atol=1e-3)
+    try:
+        found = json.loads(path.read_text())
+        old_probe = np.asarray(found.pop("probe"), dtype=float)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is damaged or of another program: name an empty folder, or empty this one"
+        ) from error
+    same_target = old_probe.shape == (len(probe),) and np.allclose(
+        old_probe, probe, rtol=1e-3, atol=1e-3, equal_nan=True
+    )
     changed = [name for name in settings if found.get(name) != settings[name]]
     if changed or not same_target:
         what = ", ".join(changed) or "generator, logit or starting points"

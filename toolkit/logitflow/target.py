@@ -110,12 +110,17 @@ def check_latents(z: Tensor) -> None:
 
     Raises:
         TypeError: z is not a floating-point tensor.
-        ValueError: z is empty or has no batch axis.
+        ValueError: z is empty, or has no batch axis, or no axis beside it.
     """
     if not isinstance(z, Tensor):
         raise TypeError(f"latents must be a torch.Tensor, not {type(z).__name__}")
     if not z.is_floating_point():
         raise TypeError(f"latents must be floating point, not {z.dtype}: call z.float() first")
+    if z.ndim == 1 and len(z):
+        raise ValueError(
+            f"latents of shape {tuple(z.shape)} have no axis but the batch: pass z[:, None] for "
+            "one number a point"
+        )
     if z.ndim == 0 or z.numel() == 0:
         raise ValueError(
             f"latents of shape {tuple(z.shape)} hold no point: pass at least one, as (N, *latent_shape)"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -92,7 +93,7 @@ def train_gan(
 
     Raises:
         FloatingPointError: a loss is not finite.
-        ValueError: the checkpoint is of other networks.
+        ValueError: the checkpoint is of other networks, or damaged.
     """
     rng = torch.Generator(next(generator.parameters()).device).manual_seed(seed)
     networks = {"generator": generator, "discriminator": discriminator}
@@ -156,8 +157,9 @@ def _restore(
     optimizers: dict[str, torch.optim.Adam],
     rng: torch.Generator,
 ) -> int:
-    tensors = load(path.read_bytes())
     try:
+        tensors = load(path.read_bytes())
+        rng.set_state(tensors["rng"])
         for name, network in networks.items():
             network.load_state_dict(_below(tensors, f"{name}."))
             moments: dict[int, dict[str, Any]] = {}
@@ -166,11 +168,14 @@ def _restore(
                 moments.setdefault(int(index), {})[field] = value
             groups = optimizers[name].state_dict()["param_groups"]
             optimizers[name].load_state_dict({"state": moments, "param_groups": groups})
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(
+            f"{path} is damaged or no checkpoint: move it away to begin anew"
+        ) from error
     except RuntimeError as error:
         raise ValueError(
             f"{path} is a checkpoint of other networks: move it away, or name another file"
         ) from error
-    rng.set_state(tensors["rng"])
     return int(tensors["step"])
 
 

@@ -61,12 +61,16 @@ def gradient_flow(
         logits, grad = target.logits_and_grad(state.z)
         w = weight(logits).view(-1, *[1] * (grad.ndim - 1))
         z = state.z + step_size * w * grad + noise_scale * randn_like(state.z, generator)
-        ok = finite(z)
+        ok = finite(z, logits)
         new = select(ok, FlowState(project(z, target.bounds)), state)
         return new, describe(state.z, new.z, ok)
 
-    name = (
-        divergence if isinstance(divergence, str) else getattr(divergence, "__name__", "callable")
-    )
+    name = divergence
+    if not isinstance(
+        divergence, str
+    ):  # functions may share a name, so their weights tell them apart
+        name = "f with weights {:.6g}, {:.6g}, {:.6g}".format(
+            *weight(torch.tensor([-1.0, 0.0, 1.0]))
+        )
     description = f"gradient_flow(divergence={name}, step_size={step_size}, gamma={gamma})"
     return Sampler(FlowState, step, description)

@@ -49,6 +49,8 @@ def rejection_sample(
         raise ValueError(
             "DRS draws from the prior, and this target's is None: give LatentTarget the generator's prior"
         )
+    if not isinstance(generator, torch.Generator):
+        raise TypeError("generator must be a torch.Generator: torch.Generator().manual_seed(0)")
     for name, value in (
         ("num_samples", num_samples),
         ("num_pilot", num_pilot),

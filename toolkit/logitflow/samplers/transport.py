@@ -65,12 +65,13 @@ def optimal_transport(
         pull = torch.where(
             distance > 0, away / distance, 0.0
         )  # ∇‖z − y‖, its least subgradient at y
-        grad = pull - target.logits_and_grad(state.z).grad / state.lipschitz
+        logits, slope = target.logits_and_grad(state.z)
+        grad = pull - slope / state.lipschitz
         num_steps = state.num_steps + 1
         moment = _BETA * state.second_moment + (1 - _BETA) * grad.square()
         scale = (moment / (1 - _BETA**num_steps)).sqrt() + 1e-8
         z = project(state.z - step_size * grad / scale, target.bounds)
-        ok = finite(z, moment)
+        ok = finite(z, moment, logits)
         new = TransportState(z, state.start, state.lipschitz, moment, num_steps)
         new = select(ok, new, state)
         return new, describe(state.z, new.z, ok)
@@ -92,9 +93,12 @@ def estimate_lipschitz(target: LatentTarget, z: Tensor) -> Tensor:
         slope = target.logits_and_grad(some).grad.norm()
     else:
         logits = target.logits(some).detach()
-        distances = torch.cdist(some.flatten(1), some.flatten(1))
+        # Without matrix products, which lose the distances of near pairs in single precision.
+        distances = torch.cdist(
+            some.flatten(1), some.flatten(1), compute_mode="donot_use_mm_for_euclid_dist"
+        )
         slopes = (logits[:, None] - logits[None, :]).abs() / distances
-        slope = slopes[(distances > 0) & slopes.isfinite()].max() if len(some) > 1 else slopes.max()
+        slope = torch.where((distances > 0) & slopes.isfinite(), slopes, 0.0).max()
     if not (slope > 0 and torch.isfinite(slope)):
         raise ValueError(
             "no pair of points gives a positive slope of the logit: pass lipschitz=, or check that "

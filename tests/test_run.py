@@ -129,7 +129,7 @@ def test_info_is_averaged_over_steps_and_its_counts_are_summed():
     info = refine(target, gradient_flow(target, step_size=0.5, gamma=0), z=z, **SIZES).info
     assert info.num_nonfinite == 3 * 3
     assert info.acceptance_rate == 1
-    torch.testing.assert_close(float(info.step_norm), 0.5 * (8 / 10 + 10 / 10 + 2 / 3) / 3)
+    torch.testing.assert_close(float(info.step_norm), 0.5 * (8 + 10 + 2) / 23)
 
 
 def test_finished_shards_stay_when_a_later_batch_fails(tmp_path):

@@ -263,7 +263,7 @@ def test_modules_are_restored_when_the_logit_raises(move, pair):
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-@pytest.mark.parametrize("name", sorted(MOVES.keys() - {"flow-callable"}))
+@pytest.mark.parametrize("name", sorted(MOVES))
 def test_callers_grad_mode_does_not_matter(name, mode, pair):
     move, target = MOVES[name], image_target(pair)
     expected = move(target, image_latents(), seeded())

@@ -122,7 +122,7 @@ def refine(
             "num_steps": num_steps,
             "batch_size": batch_size,
             "seed": seed,
-            "start": "prior"
+            "starting points": "prior"
             if z is None
             else sha256(z.detach().cpu().numpy().tobytes()).hexdigest(),
         }

@@ -11,7 +11,8 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
+
+from logitflow.progress import progress
 
 Sample = Callable[[int, torch.Generator], Tensor]
 """Draws n samples with a generator's randomness: (n, generator) → (n, *sample_shape)."""
@@ -175,7 +176,7 @@ def fit_log_ratio(
         return value
 
     record = FitRecord([], [], math.nan)
-    for k in tqdm(range(1, num_steps + 1), desc="fit", unit="step", delay=2, leave=False):
+    for k in progress(range(1, num_steps + 1), desc="fit", unit="step"):
         with torch.no_grad():
             real, fake = sample_real(batch_size, generator), sample_fake(batch_size, generator)
         loss = cross_entropy(discriminator(real), discriminator(fake))

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from logitflow import metrics, priors, zoo
+from logitflow.progress import progress
 from logitflow.ratio import calibrate
 from logitflow.recipes import Toy, toy
 from logitflow.run import refine, seeded_generator
@@ -124,7 +124,7 @@ def reproduce(
     jobs: list[tuple[Row | None, int]] = [(None, seed) for seed in range(num_seeds)]
     jobs += [(row, seed) for row in table for seed in range(num_seeds)]
     figures: dict[Row | None, list[dict[str, float]]] = {}
-    for row, seed in tqdm(jobs, desc=f"reproduce {name}", unit="run"):
+    for row, seed in progress(jobs, desc=f"reproduce {name}", unit="run"):
         figures.setdefault(row, []).append(_run_row(row, pair, kind, logits, num_samples, seed))
     floors = _floors(kind, num_samples, num_seeds)
     for runs in figures.values():

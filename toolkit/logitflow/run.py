@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from logitflow import priors, shards
+from logitflow.progress import progress
 from logitflow.samplers.core import Info, Sampler, Samples
 from logitflow.target import LatentTarget, check_latents
 
@@ -56,7 +56,7 @@ def run(
     if num_steps < 0:
         raise ValueError(f"num_steps must be 0 or more, not {num_steps}")
     state = sampler.init(z.detach())
-    for k in tqdm(range(1, num_steps + 1), desc="run", unit="step", delay=2, leave=False):
+    for k in progress(range(1, num_steps + 1), desc="run", unit="step"):
         state, info = sampler.step(state, generator)
         if int(info.num_nonfinite) == len(z):
             raise FloatingPointError(
@@ -149,7 +149,7 @@ def refine(
 
     batches = []
     num_batches = -(-num_samples // batch_size)
-    for b in tqdm(range(num_batches), desc="refine", unit="batch", delay=2, leave=False):
+    for b in progress(range(num_batches), desc="refine", unit="batch"):
         path = None if folder is None else Path(folder) / f"shard-{b:05d}.safetensors"
         samples = None if path is None else shards.read(path)
         if samples is None:

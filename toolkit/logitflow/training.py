@@ -10,10 +10,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from logitflow import priors
 from logitflow.files import write_atomically
+from logitflow.progress import progress
 
 Sample = Callable[[int, torch.Generator], Tensor]
 """Draws n samples with a generator's randomness: (n, generator) → (n, *sample_shape)."""
@@ -104,7 +104,7 @@ def train_gan(
     done = 0
     if checkpoint is not None and Path(checkpoint).exists():
         done = _restore(Path(checkpoint), networks, optimizers, rng)
-    bar = tqdm(range(done + 1, num_steps + 1), desc="train", unit="step", delay=2, leave=False)
+    bar = progress(range(done + 1, num_steps + 1), desc="train", unit="step")
     for k in bar:
         for optimizer in optimizers.values():
             optimizer.param_groups[0]["lr"] = learning_rate * (1 - (k - 1) / num_steps)

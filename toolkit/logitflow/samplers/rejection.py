@@ -2,9 +2,9 @@
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from logitflow import priors
+from logitflow.progress import progress
 from logitflow.samplers.core import Info, Samples
 from logitflow.target import LatentTarget
 
@@ -78,9 +78,7 @@ def rejection_sample(
             shift = torch.quantile(scores[scores.isfinite()], percentile / 100)
 
         kept, num_kept, num_drawn, num_bad = [], 0, 0, 0
-        bar = tqdm(
-            total=num_samples, desc="rejection sampling", unit="sample", delay=2, leave=False
-        )
+        bar = progress(total=num_samples, desc="rejection sampling", unit="sample")
         with bar:
             while num_kept < num_samples:
                 z, logits = draw(batch_size)

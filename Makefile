@@ -17,7 +17,7 @@ PAGE := _build/html/index.html
 # what a chapter's outputs depend on beside its own text
 CODE := requirements.txt $(shell find toolkit book/results -type f ! -name '*.pyc' ! -path '*.egg-info/*' 2>/dev/null)
 
-# Chapters run with this environment's Python, whatever kernels the reader's account has, and print no progress bars.
+# Chapters run with this environment's Python, whatever kernels the reader's account has.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export JUPYTER_PREFER_ENV_PATH := 1
 export JUPYTER_PATH := $(CURDIR)/.venv/share/jupyter
@@ -65,7 +65,7 @@ _build/executed-with: $(CODE)
 	@mkdir -p _build && touch $@
 
 pages: $(READY) $(VENDOR) _build/executed-with
-	TQDM_DISABLE=1 .venv/bin/jupyter-book build . -n -W --keep-going
+	.venv/bin/jupyter-book build . -n -W --keep-going
 
 book: pages
 	@echo && echo 'The book is built. Open:' && echo '  $(CURDIR)/$(PAGE)'

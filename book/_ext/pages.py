@@ -39,15 +39,16 @@ def number_by_chapter(app: Sphinx, env: BuildEnvironment) -> list[str]:
     return []
 
 
-def drop_thebe(
+def drop_dead_scripts(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    """Leave out sphinx-thebe's scripts: the book has no live cells, and they would load twice."""
-    context["script_files"] = [
-        script
-        for script in context["script_files"]
-        if "thebe" not in f"{script.filename} {script.attributes.get('body', '')}".lower()
-    ]
+    """Leave out what serves live cells and widgets: pages have neither, and thebe's would load twice."""
+
+    def is_dead(script: Any) -> bool:
+        told = f"{script.filename} {script.attributes}".lower()
+        return "thebe" in told or "widget-state" in told
+
+    context["script_files"] = [file for file in context["script_files"] if not is_dead(file)]
 
 
 def read_as_plain_text(
@@ -77,5 +78,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("env-get-updated", number_by_chapter, priority=900)  # after Sphinx's own count
     app.connect("autodoc-process-docstring", read_as_plain_text, priority=100)  # before napoleon
     app.connect("autodoc-skip-member", skip_tuple_fields)
-    app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("html-page-context", drop_dead_scripts, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -114,7 +114,8 @@ def grid_of_samples(
         raise ValueError("Give at least one (title, points) pair to draw.")
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
-    fig, axes = square_panels(rows, columns)
+    title_lines = 1 + max(title.count("\n") for title, _ in panels)
+    fig, axes = square_panels(rows, columns, title_lines=title_lines)
     for ax, (title, x) in zip(axes.flat, panels, strict=False):
         samples(x, ax=ax, centers=centers, std=std, color=color_of(title))
         ax.set_title(title, fontsize=12)
@@ -129,10 +130,10 @@ def comparison(result: dict[str, Any]) -> Figure:
     """Methods against what was measured of them: dots with standard-error bars.
 
     Args:
-        result: what `logitflow reproduce` writes. ``result["rows"]`` is a list of
-            ``{"method": str, "metrics": {name: {"mean": float, "standard_error": float}}}``;
-            high_quality is a fraction. A metric that no row has gets no panel, one that a row lacks
-            no dot.
+        result: what `logitflow reproduce` writes. ``result["rows"]`` is a list of ``{"method": str,
+            "logit": str, "space": str, "metrics": {name: {"mean": float, "standard_error": float}}}``;
+            logit and space may be left out, and high_quality is a fraction. A metric that no row
+            has gets no panel, one that a row lacks no dot.
 
     Raises:
         ValueError: there are no rows, or none has a metric that is shown.
@@ -167,7 +168,7 @@ def comparison(result: dict[str, Any]) -> Figure:
                 ax.errorbar(mean, y, fmt="o", color=color_of(row["method"]), **bar)
         if name == "energy_ratio":
             ax.axvline(1, color=COLORS["real"], linestyle=":", linewidth=1.2)
-        ax.set_yticks(range(len(rows)), [row["method"] for row in rows], fontsize=12)
+        ax.set_yticks(range(len(rows)), [_name(row) for row in rows], fontsize=11)
         ax.set_ylim(len(rows) - 0.4, -0.6)
         ax.grid(axis="both", color="#e6e6e6", linewidth=0.8)
         ax.set_axisbelow(True)
@@ -178,6 +179,13 @@ def comparison(result: dict[str, Any]) -> Figure:
     for ax in fig.axes[1::2]:
         ax.tick_params(axis="y", labelleft=False, length=0)
     return fig
+
+
+def _name(row: dict[str, Any]) -> str:
+    """The method with its logit, and its space where that is not the usual one."""
+    words = [row["method"], row.get("logit", "")]
+    words.append("data" if row.get("space") == "data" else "")
+    return " · ".join(word for word in words if word)
 
 
 def _few_ticks(ax: Axes, scale: str) -> None:

@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.neighbors import KernelDensity
+
 from logitflow.metrics import (
     energy_distance,
     floor,
@@ -19,7 +21,6 @@ from logitflow.metrics import (
     sliced_wasserstein,
     spread_within_modes,
 )
-from sklearn.neighbors import KernelDensity
 
 torch.set_num_threads(1)
 

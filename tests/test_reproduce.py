@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+import logitflow.reproduce as reproduction
 from logitflow import zoo
 from logitflow.recipes import networks, toy, train_toy
 from logitflow.reproduce import Counted, reproduce, rows, summarise
@@ -110,3 +111,32 @@ def test_training_resumes_from_its_checkpoint(tmp_path, monkeypatch):
     train_toy("25gaussians", tmp_path / "cut", **settings)
     whole, cut = zoo.load(tmp_path / "whole"), zoo.load(tmp_path / "cut")
     assert whole.card == cut.card  # checksums of every file included
+
+
+def test_a_killed_table_goes_on_from_its_ledger(tmp_path, monkeypatch):
+    ledger = tmp_path / "table.json"
+    settings = {"num_samples": 30, "num_seeds": 2, "ledger": ledger}
+    done = []
+
+    def killed_at_the_fifth(*arguments):
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.append(arguments)
+        return run_row(*arguments)
+
+    run_row = reproduction._run_row
+    with monkeypatch.context() as patch:
+        patch.setattr(reproduction, "_run_row", killed_at_the_fifth)
+        with pytest.raises(KeyboardInterrupt):
+            reproduce("swissroll", **settings)
+    assert len(json.loads(ledger.read_text())) == 4
+    counted = []
+    monkeypatch.setattr(reproduction, "_run_row", lambda *a: counted.append(a) or run_row(*a))
+    resumed = reproduce("swissroll", **settings)
+    assert len(counted) == 2 * (1 + len(rows())) - 4
+    whole = reproduce("swissroll", num_samples=30, num_seeds=2)
+    for a, b in zip(resumed["rows"], whole["rows"], strict=True):
+        assert a["metrics"]["energy_distance"] == b["metrics"]["energy_distance"]
+    ledger.write_text("[1")
+    with pytest.raises(ValueError, match="damaged: remove it"):
+        reproduce("swissroll", **settings)

@@ -15,6 +15,9 @@ from logitflow.ratio import fit_log_ratio
 from logitflow.run import seeded_generator
 from logitflow.training import LOSSES, Sample, train_gan
 
+DATA_SETS = ("25gaussians", "swissroll")
+"""The names that `toy` knows."""
+
 
 class Toy(NamedTuple):
     """A two-dimensional data set."""

@@ -1,16 +1,20 @@
 """The two-dimensional tables: every method on a shipped pair, several seeds, one JSON and one picture."""
 
+import json
 import math
 import os
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from logitflow import metrics, priors, zoo
+from logitflow.ledger import remembered
 from logitflow.progress import progress
 from logitflow.ratio import calibrate
 from logitflow.recipes import Toy, toy
@@ -99,7 +103,12 @@ class Counted:
 
 
 def reproduce(
-    name: str, *, num_samples: int = 10_000, num_seeds: int = 5, command: str = ""
+    name: str,
+    *,
+    num_samples: int = 10_000,
+    num_seeds: int = 5,
+    command: str = "",
+    ledger: Path | None = None,
 ) -> dict[str, Any]:
     """Run every row on a toy's shipped pair.
 
@@ -108,6 +117,7 @@ def reproduce(
         num_samples: samples a row and seed.
         num_seeds: seeds, counted from 0; a seed sets the latents, the noise and the real samples.
         command: what was typed, for the record.
+        ledger: a file in which finished runs are kept, so that a killed table goes on; the caller removes it.
 
     Returns:
         A dictionary for JSON: command, hardware, seeds, the real-versus-real floors, and for each row
@@ -125,7 +135,9 @@ def reproduce(
     jobs += [(row, seed) for row in table for seed in range(num_seeds)]
     figures: dict[Row | None, list[dict[str, float]]] = {}
     for row, seed in progress(jobs, desc=f"reproduce {name}", unit="run"):
-        figures.setdefault(row, []).append(_run_row(row, pair, kind, logits, num_samples, seed))
+        key = json.dumps([_heading(row), seed, num_samples, pair.card["networks"]])
+        work = partial(_run_row, row, pair, kind, logits, num_samples, seed)
+        figures.setdefault(row, []).append(remembered(ledger, key, work))
     floors = _floors(kind, num_samples, num_seeds)
     for runs in figures.values():
         for run in runs:
@@ -138,7 +150,7 @@ def reproduce(
         "seeds": list(range(num_seeds)),
         "hardware": hardware(),
         "floors": floors,
-        "rows": [_described(row, runs) for row, runs in figures.items()],
+        "rows": [{**_heading(row), "metrics": summarise(runs)} for row, runs in figures.items()],
     }
 
 
@@ -231,16 +243,14 @@ def summarise(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
     return summary
 
 
-def _described(row: Row | None, runs: list[dict[str, float]]) -> dict[str, Any]:
+def _heading(row: Row | None) -> dict[str, Any]:
     if row is None:
-        head: dict[str, Any] = {"method": "base", "logit": "", "space": "", "settings": []}
-    else:
-        anything = LatentTarget(
-            lambda z: z, lambda x: x.sum(1), torch.distributions.Normal(torch.zeros(2), 1.0)
-        )
-        settings = [f"{steps} × {make(anything).description}" for make, steps in row.stages]
-        head = {"method": row.method, "logit": row.logit, "space": row.space, "settings": settings}
-    return {**head, "metrics": summarise(runs)}
+        return {"method": "base", "logit": "", "space": "", "settings": []}
+    anything = LatentTarget(
+        lambda z: z, lambda x: x.sum(1), torch.distributions.Normal(torch.zeros(2), 1.0)
+    )
+    settings = [f"{steps} × {make(anything).description}" for make, steps in row.stages]
+    return {"method": row.method, "logit": row.logit, "space": row.space, "settings": settings}
 
 
 def hardware() -> str:

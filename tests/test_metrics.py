@@ -11,6 +11,8 @@ from sklearn.neighbors import KernelDensity
 
 from logitflow.metrics import (
     energy_distance,
+    energy_floor,
+    expected_energy_distance,
     floor,
     high_quality_fraction,
     kde_score,
@@ -381,3 +383,31 @@ def test_a_width_that_is_not_positive_is_refused(std):
 def test_sliced_wasserstein_needs_a_projection():
     with pytest.raises(ValueError, match="at least 1"):
         sliced_wasserstein(CENTERS, CENTERS, num_projections=0, generator=seeded())
+
+
+def test_expected_energy_distance_is_the_mean_over_real_samples():
+    """Against 200 draws of real samples, within five standard errors; exactly the floor's law for real ones."""
+    mixture, rng, n = twenty_five_gaussians(), torch.Generator().manual_seed(3), 300
+    x = 1.05 * mixture.sample(n, rng)
+    draws = torch.tensor([energy_distance(x, mixture.sample(n, rng)) for _ in range(200)])
+    error = float(draws.std()) / math.sqrt(200)
+    assert abs(expected_energy_distance(x, *mixture) - float(draws.mean())) < 5 * error
+    floors = torch.tensor(
+        [expected_energy_distance(mixture.sample(n, rng), *mixture) for _ in range(200)]
+    )
+    error = float(floors.std()) / math.sqrt(200)
+    assert abs(energy_floor(n, *mixture) - float(floors.mean())) < 5 * error
+
+
+def test_energy_floor_of_one_gaussian_by_hand():
+    """E|Y−Y'| of two standard normals in the plane is √π."""
+    center = torch.zeros(1, 2)
+    assert energy_floor(10, center, 1.0) == pytest.approx(2 / 10 * math.sqrt(math.pi))
+    assert energy_floor(10, center, 2.0) == pytest.approx(2 / 10 * 2 * math.sqrt(math.pi))
+
+
+def test_expected_energy_distance_refusals():
+    with pytest.raises(ValueError, match="use energy_distance"):
+        expected_energy_distance(torch.zeros(3, 1), torch.zeros(2, 1), 1.0)
+    with pytest.raises(ValueError, match="at least 1"):
+        energy_floor(0, torch.zeros(2, 2), 1.0)

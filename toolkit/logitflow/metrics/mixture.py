@@ -12,7 +12,7 @@ import math
 import torch
 
 from . import _checks
-from .two_sample import mean_over_pairs
+from .two_sample import mean_distance, mean_over_pairs
 
 
 def high_quality_fraction(
@@ -129,6 +129,56 @@ def kde_score(x: torch.Tensor, real: torch.Tensor, bandwidth: float) -> float:
 
     log_normaliser = math.log(len(x)) + x.shape[1] / 2 * math.log(2 * math.pi * bandwidth**2)
     return mean_over_pairs(log_density, real, x) - log_normaliser
+
+
+def expected_energy_distance(x: torch.Tensor, centers: torch.Tensor, std: float) -> float:
+    """The energy distance that x (N, 2) has on average from N fresh samples of the mixture.
+
+    The mean of `energy_distance(x, real)` over the draw of as many real samples, in closed form: with
+    P the mixture, 2 E|x−Y| − E|x−x'| − E|Y−Y'| + E|Y−Y'|/N. No luck of a real sample is left in it. For
+    real samples it is on average `energy_floor(N, centers, std)`.
+
+    Args:
+        x: samples, shape (N, 2).
+        centers: the modes' means, shape (K, 2).
+        std: standard deviation of a mode.
+
+    Raises:
+        ValueError: an input is empty, non-finite or of the wrong shape; the plane is the only
+            dimension with this closed form.
+    """
+    x, centers = _checks.pair(x, centers, ("x", "centers"))
+    if x.shape[1] != 2:
+        raise ValueError(f"x must have shape (N, 2), not {tuple(x.shape)}: use energy_distance.")
+    n = len(x)
+    to_mixture = float(_mean_norm(_distances(x, centers), _checks.positive(std, "std")).mean())
+    within_mixture = energy_floor(2, centers, std)  # E|Y−Y'|
+    return 2 * to_mixture - mean_distance(x, x) - (1 - 1 / n) * within_mixture
+
+
+def energy_floor(n: int, centers: torch.Tensor, std: float) -> float:
+    """The mean energy distance between two sets of n real samples: (2/n) E|Y−Y'|, in closed form.
+
+    Args:
+        n: samples in each set.
+        centers: the modes' means, shape (K, 2).
+        std: standard deviation of a mode.
+
+    Raises:
+        ValueError: n is below 1, or centers or std are not as described.
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, not {n}.")
+    centers = _checks.samples(centers, "centers")
+    spread = math.sqrt(2) * _checks.positive(std, "std")  # of a difference of two samples
+    return 2 / n * float(_mean_norm(_distances(centers, centers), spread).mean())
+
+
+def _mean_norm(offset: torch.Tensor, std: float) -> torch.Tensor:
+    """E|v + std Z| in the plane for |v| = offset: the mean of Rice's law, by Bessel functions."""
+    q = (offset / (2 * std)).square()
+    bessel = (1 + 2 * q) * torch.special.i0e(q) + 2 * q * torch.special.i1e(q)
+    return std * math.sqrt(math.pi / 2) * bessel
 
 
 def _nearest(

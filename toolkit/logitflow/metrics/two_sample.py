@@ -36,7 +36,7 @@ def energy_distance(x: torch.Tensor, y: torch.Tensor) -> float:
         ValueError: an input is empty, non-finite or of the wrong shape.
     """
     x, y = _checks.pair(x, y)
-    value = 2 * _mean_distance(x, y) - _mean_distance(x, x) - _mean_distance(y, y)
+    value = 2 * mean_distance(x, y) - mean_distance(x, x) - mean_distance(y, y)
     return max(value, 0.0)  # rounding may leave −1e-16
 
 
@@ -160,5 +160,6 @@ def mean_over_pairs(
     return total / len(x)
 
 
-def _mean_distance(x: torch.Tensor, y: torch.Tensor) -> float:
+def mean_distance(x: torch.Tensor, y: torch.Tensor) -> float:
+    """The mean of |X−Y| over all pairs of x (N, d) and y (M, d)."""
     return mean_over_pairs(lambda distances: distances.mean(dim=1), x, y)

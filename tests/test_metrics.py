@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KernelDensity
 
+from logitflow.data import twenty_five_gaussians
 from logitflow.metrics import (
     energy_distance,
     energy_floor,

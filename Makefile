@@ -73,7 +73,7 @@ book: pages
 lab: $(READY)
 	@mkdir -p .venv/share/jupyter/lab/settings
 	@cp tools/lab_settings.json .venv/share/jupyter/lab/settings/overrides.json
-	cd book && ../$(RUN) jupyterlab 08-lab-2d.md
+	cd book && ../$(RUN) jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) 08-lab-2d.md
 
 # --- the checks ------------------------------------------------------------------------------------
 

@@ -1,11 +1,15 @@
 """Data of the experiments: two-dimensional toys whose densities are known or nearly so."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from sklearn.datasets import make_swiss_roll
 from torch import Tensor
+
+Sample = Callable[[int, torch.Generator], Tensor]
+"""Draws n samples with a generator's randomness: (n, generator) → (n, *sample_shape)."""
 
 
 class Mixture(NamedTuple):

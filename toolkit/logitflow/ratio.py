@@ -12,10 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from logitflow.data import Sample
 from logitflow.progress import progress
-
-Sample = Callable[[int, torch.Generator], Tensor]
-"""Draws n samples with a generator's randomness: (n, generator) → (n, *sample_shape)."""
 
 
 def calibrate(

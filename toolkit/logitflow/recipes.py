@@ -13,7 +13,7 @@ from logitflow.metrics import energy_distance, high_quality_fraction, recovered_
 from logitflow.models import MLP
 from logitflow.ratio import fit_log_ratio
 from logitflow.run import seeded_generator
-from logitflow.training import LOSSES, Sample, train_gan
+from logitflow.training import LOSSES, train_gan
 
 DATA_SETS = ("25gaussians", "swissroll")
 """The names that `toy` knows."""
@@ -22,7 +22,7 @@ DATA_SETS = ("25gaussians", "swissroll")
 class Toy(NamedTuple):
     """A two-dimensional data set."""
 
-    sample: Sample  # (n, generator) → (n, 2)
+    sample: data.Sample  # (n, generator) → (n, 2)
     mixture: data.Mixture | None  # where the density is known
 
 

@@ -12,11 +12,9 @@ from torch.distributions import Distribution
 from torch.nn import functional as F
 
 from logitflow import priors
+from logitflow.data import Sample
 from logitflow.files import write_atomically
 from logitflow.progress import progress
-
-Sample = Callable[[int, torch.Generator], Tensor]
-"""Draws n samples with a generator's randomness: (n, generator) → (n, *sample_shape)."""
 
 
 class Loss(NamedTuple):

@@ -9,7 +9,7 @@ from sklearn.datasets import make_swiss_roll
 from torch import Tensor
 
 Sample = Callable[[int, torch.Generator], Tensor]
-"""Draws n samples with a generator's randomness: (n, generator) → (n, *sample_shape)."""
+"""A function of (n, generator) that draws n samples, (n, *sample_shape), with the generator's randomness."""
 
 
 class Mixture(NamedTuple):

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from logitflow.data import Sample
+from logitflow.data.toys import Sample
 from logitflow.progress import progress
 
 

@@ -23,7 +23,8 @@ from logitflow.files import write_atomically
 FOLDER = Path(__file__).parent / "zoo"
 """Where the shipped pairs live."""
 
-_NETWORKS = {"MLP": models.MLP}  # what a card may name; a card never names code of its own
+# what a card may name; a card never names code of its own
+_NETWORKS: dict[str, type[nn.Module]] = {name: getattr(models, name) for name in models.__all__}
 
 
 class Pair(NamedTuple):
@@ -101,7 +102,8 @@ def save(
             {k: t.detach().cpu().contiguous() for k, t in network.state_dict().items()}
         )
         write_atomically(folder / f"{role}.safetensors", data)
-        entries[role] = {"network": kind, "sizes": network.sizes, "sha256": _sha256(data)}
+        settings: dict[str, Any] = network.settings  # type: ignore[assignment]
+        entries[role] = {"network": kind, **settings, "sha256": _sha256(data)}
     described = {"prior": _describe(prior), "networks": entries, **card}
     write_atomically(
         folder / "card.json", json.dumps(described, indent=1, ensure_ascii=False).encode()
@@ -139,7 +141,8 @@ def _load_network(path: Path, entry: dict[str, Any]) -> nn.Module:
             f"{path} does not match its card's checksum (changed or truncated): fetch it again, or run "
             "`logitflow train` to make your own"
         )
-    network = _NETWORKS[kind](entry["sizes"])
+    settings = {key: value for key, value in entry.items() if key not in ("network", "sha256")}
+    network = _NETWORKS[kind](**settings)
     try:
         network.load_state_dict(load_tensors(data))
     except (SafetensorError, RuntimeError) as error:

@@ -22,7 +22,7 @@ class MLP(nn.Module):
         super().__init__()
         if len(sizes) < 2 or min(sizes) < 1:
             raise ValueError(f"sizes must hold at least an input and an output width, not {sizes}")
-        self.sizes = list(sizes)
+        self.settings = {"sizes": list(sizes)}
         layers: list[nn.Module] = []
         for width_in, width_out in pairwise(sizes):
             layers += [nn.Linear(width_in, width_out), nn.LeakyReLU(0.2)]

@@ -1,4 +1,4 @@
-"""Data of the experiments: two-dimensional toys whose densities are known or nearly so."""
+"""Two-dimensional toys whose densities are known or nearly so."""
 
 import math
 from collections.abc import Callable

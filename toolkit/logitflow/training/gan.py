@@ -1,4 +1,4 @@
-"""The few losses and the loop that made the checkpoints; a killed run goes on where it stopped."""
+"""The losses of GANs and the loop that trains a pair; a killed run goes on where it stopped."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from torch.nn import functional as F
 
 from logitflow import priors
-from logitflow.data import Sample
+from logitflow.data.toys import Sample
 from logitflow.files import write_atomically
 from logitflow.progress import progress
 
@@ -66,6 +66,9 @@ def train_gan(
     learning_rate: float = 1e-4,
     betas: tuple[float, float] = (0.5, 0.9),
     discriminator_steps: int = 5,
+    average: nn.Module | None = None,
+    average_decay: float = 0.999,
+    precision: torch.dtype = torch.float32,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 1000,
     callback: Callable[[int, float], None] | None = None,
@@ -84,6 +87,10 @@ def train_gan(
         learning_rate: Adam's, falling linearly to zero.
         betas: Adam's.
         discriminator_steps: discriminator steps a generator step.
+        average: a copy of the generator, to be made the exponential moving average of its weights; its
+            samples are steadier than the last step's (Yazıcı et al. 2019).
+        average_decay: what the average keeps of itself at each step.
+        precision: bfloat16 runs the networks in mixed precision; their weights stay as they are.
         checkpoint: a safetensors file, written every `checkpoint_every` steps; where it is there already,
             training goes on from it, bit for bit on the CPU.
         checkpoint_every: generator steps between checkpoints.
@@ -99,6 +106,9 @@ def train_gan(
         name: torch.optim.Adam(network.parameters(), learning_rate, betas)
         for name, network in networks.items()
     }
+    if average is not None:
+        networks["average"] = average
+    mixed = torch.autocast(rng.device.type, precision, enabled=precision != torch.float32)
     done = 0
     if checkpoint is not None and Path(checkpoint).exists():
         done = _restore(Path(checkpoint), networks, optimizers, rng)
@@ -108,15 +118,19 @@ def train_gan(
             optimizer.param_groups[0]["lr"] = learning_rate * (1 - (k - 1) / num_steps)
         for _ in range(discriminator_steps):
             real = sample_real(batch_size, rng)
-            with torch.no_grad():
-                fake = generator(priors.sample(prior, batch_size, rng))
-            d_loss = loss.discriminator(discriminator(real), discriminator(fake))
-            if loss.gradient_penalty:
-                penalty = gradient_penalty(discriminator, real, fake, rng)
-                d_loss = d_loss + loss.gradient_penalty * penalty
+            with mixed:
+                with torch.no_grad():
+                    fake = generator(priors.sample(prior, batch_size, rng))
+                d_loss = loss.discriminator(discriminator(real), discriminator(fake))
+                if loss.gradient_penalty:
+                    penalty = gradient_penalty(discriminator, real, fake, rng)
+                    d_loss = d_loss + loss.gradient_penalty * penalty
             _descend(optimizers["discriminator"], d_loss)
-        fake = generator(priors.sample(prior, batch_size, rng))
-        _descend(optimizers["generator"], loss.generator(discriminator(fake)))
+        with mixed:
+            g_loss = loss.generator(discriminator(generator(priors.sample(prior, batch_size, rng))))
+        _descend(optimizers["generator"], g_loss)
+        if average is not None:
+            _follow(average, generator, min(average_decay, k / (k + 10)))
         if k % checkpoint_every == 0 or k == num_steps:
             value = float(d_loss.detach())
             if not torch.isfinite(d_loss):
@@ -135,6 +149,14 @@ def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.step()
 
 
+@torch.no_grad()
+def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    for mean, new in zip(average.parameters(), network.parameters(), strict=True):
+        mean.lerp_(new, 1 - decay)
+    for kept, now in zip(average.buffers(), network.buffers(), strict=True):
+        kept.copy_(now)  # a batch norm's moments are averages already
+
+
 def _snapshot(
     step: int,
     networks: dict[str, nn.Module],
@@ -144,7 +166,8 @@ def _snapshot(
     tensors = {"step": torch.tensor(step), "rng": rng.get_state()}
     for name, network in networks.items():
         tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
-        for i, moments in optimizers[name].state_dict()["state"].items():
+    for name, optimizer in optimizers.items():
+        for i, moments in optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{name}.{i}.{key}": value for key, value in moments.items()}
     return save({name: tensor.contiguous() for name, tensor in tensors.items()})
 
@@ -160,12 +183,13 @@ def _restore(
         rng.set_state(tensors["rng"])
         for name, network in networks.items():
             network.load_state_dict(_below(tensors, f"{name}."))
+        for name, optimizer in optimizers.items():
             moments: dict[int, dict[str, Any]] = {}
             for key, value in _below(tensors, f"adam.{name}.").items():
                 index, field = key.split(".", 1)
                 moments.setdefault(int(index), {})[field] = value
-            groups = optimizers[name].state_dict()["param_groups"]
-            optimizers[name].load_state_dict({"state": moments, "param_groups": groups})
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": moments, "param_groups": groups})
     except (SafetensorError, KeyError) as error:
         raise ValueError(
             f"{path} is damaged or no checkpoint: move it away to begin anew"

@@ -1,4 +1,4 @@
-"""How the shipped pairs were made: one function a family, called by `logitflow train`."""
+"""How the shipped two-dimensional pairs were made, called by `logitflow train 25gaussians` and `swissroll`."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,0 +1,284 @@
+"""Generators and discriminators for images of 32×32 and 48×48 pixels (Miyato et al. 2018, tables 3 to 5).
+
+A generator maps latents (N, 128) to images (N, 3, size, size) in [−1, 1]; a discriminator maps images to
+logits (N,). `width` is the widest layer's number of channels: the papers' is each class's default.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+
+class DCGANGenerator(nn.Module):
+    """The generator of SN-DCGAN (Miyato et al. 2018, table 3a).
+
+    Args:
+        width: channels of the first, smallest map; each doubling of the size halves them.
+        size: height and width of the image: 32, 48 or another multiple of 8.
+        latent: the latent's dimension.
+
+    Raises:
+        ValueError: `width` or `size` is no multiple of 8.
+    """
+
+    def __init__(self, width: int = 512, size: int = 32, latent: int = 128) -> None:
+        super().__init__()
+        _check(width, size)
+        self.settings = {"width": width, "size": size, "latent": latent}
+        side = size // 8
+        self.dense = nn.Linear(latent, width * side * side)
+        self.unflatten = nn.Unflatten(1, (width, side, side))
+        self.layers = nn.Sequential(
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            *_up(width, width // 2),  # (N, width/2, size/4, size/4)
+            *_up(width // 2, width // 4),  # (N, width/4, size/2, size/2)
+            *_up(width // 4, width // 8),  # (N, width/8, size, size)
+            nn.Conv2d(width // 8, 3, 3, padding=1),
+            nn.Tanh(),
+        )
+        _initialise(self, std=0.02)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(N, latent) → (N, 3, size, size) in [−1, 1]."""
+        return self.layers(self.unflatten(self.dense(z)))
+
+
+class DCGANDiscriminator(nn.Module):
+    """The discriminator of SN-DCGAN (Miyato et al. 2018, table 3b); unnormalised, that of WGAN-GP.
+
+    Args:
+        width: channels of the last map, an eighth of them after the first layer.
+        size: height and width of the image: 32, 48 or another multiple of 8.
+        spectral: whether each weight's largest singular value is held at 1. A critic trained with a gradient
+            penalty has no normalisation of any kind (Gulrajani et al. 2017, section 4).
+
+    Raises:
+        ValueError: `width` or `size` is no multiple of 8.
+    """
+
+    def __init__(self, width: int = 512, size: int = 32, spectral: bool = True) -> None:
+        super().__init__()
+        _check(width, size)
+        self.settings = {"width": width, "size": size, "spectral": spectral}
+        side = size // 8
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, width // 8, 3, padding=1),  # (N, width/8, size, size)
+            nn.LeakyReLU(0.1),
+            *_down(width // 8, width // 4),  # (N, width/4, size/2, size/2)
+            *_down(width // 4, width // 2),  # (N, width/2, size/4, size/4)
+            *_down(width // 2, width),  # (N, width, size/8, size/8)
+            nn.Flatten(),
+            nn.Linear(width * side * side, 1),
+        )
+        _initialise(self, std=0.02)
+        if spectral:
+            _normalise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, size, size) → logits (N,)."""
+        return self.layers(x).squeeze(1)
+
+
+class ResNetGenerator(nn.Module):
+    """The generator of SN-ResNet (Miyato et al. 2018, tables 4a and 5a).
+
+    At 32 pixels every map has `width` channels; at 48 each doubling of the size halves them, as in the
+    authors' settings for STL-10 (where the default is 512).
+
+    Args:
+        width: channels of the first, smallest map.
+        size: height and width of the image: 32 or 48.
+        latent: the latent's dimension.
+
+    Raises:
+        ValueError: `width` is no multiple of 8, or `size` neither 32 nor 48.
+    """
+
+    def __init__(self, width: int = 256, size: int = 32, latent: int = 128) -> None:
+        super().__init__()
+        _check(width, size, among=(32, 48))
+        self.settings = {"width": width, "size": size, "latent": latent}
+        side = size // 8
+        widths = [width] * 4 if size == 32 else [width, width // 2, width // 4, width // 8]
+        self.dense = nn.Linear(latent, width * side * side)
+        self.unflatten = nn.Unflatten(1, (width, side, side))
+        self.layers = nn.Sequential(
+            UpBlock(widths[0], widths[1]),  # (N, ·, size/4, size/4)
+            UpBlock(widths[1], widths[2]),  # (N, ·, size/2, size/2)
+            UpBlock(widths[2], widths[3]),  # (N, ·, size, size)
+            nn.BatchNorm2d(widths[3]),
+            nn.ReLU(),
+            nn.Conv2d(widths[3], 3, 3, padding=1),
+            nn.Tanh(),
+        )
+        _initialise(self)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(N, latent) → (N, 3, size, size) in [−1, 1]."""
+        return self.layers(self.unflatten(self.dense(z)))
+
+
+class ResNetDiscriminator(nn.Module):
+    """The discriminator of SN-ResNet (Miyato et al. 2018, tables 4b and 5b).
+
+    At 32 pixels every map has `width` channels; at 48 they double from block to block, `width` at the last
+    (where the default is 1024).
+
+    Args:
+        width: channels of the last map.
+        size: height and width of the image: 32 or 48.
+        spectral: whether each weight's largest singular value is held at 1.
+
+    Raises:
+        ValueError: `width` is no multiple of 16, or `size` neither 32 nor 48.
+    """
+
+    def __init__(self, width: int = 128, size: int = 32, spectral: bool = True) -> None:
+        super().__init__()
+        _check(width, size, among=(32, 48), multiple=16)
+        self.settings = {"width": width, "size": size, "spectral": spectral}
+        if size == 32:
+            blocks = [
+                DownBlock(3, width, first=True),  # (N, width, 16, 16)
+                DownBlock(width, width),  # (N, width, 8, 8)
+                DownBlock(width, width, halve=False),
+                DownBlock(width, width, halve=False),
+            ]
+        else:
+            blocks = [
+                DownBlock(3, width // 16, first=True),  # (N, width/16, 24, 24)
+                DownBlock(width // 16, width // 8),  # (N, width/8, 12, 12)
+                DownBlock(width // 8, width // 4),  # (N, width/4, 6, 6)
+                DownBlock(width // 4, width // 2),  # (N, width/2, 3, 3)
+                DownBlock(width // 2, width, halve=False),
+            ]
+        self.layers = nn.Sequential(*blocks, nn.ReLU())
+        self.dense = nn.Linear(width, 1)
+        _initialise(self)
+        if spectral:
+            _normalise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, size, size) → logits (N,)."""
+        return self.dense(self.layers(x).sum((2, 3))).squeeze(1)
+
+
+class UpBlock(nn.Module):
+    """A residual block that doubles the size: (N, a, s, s) → (N, b, 2s, 2s)."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.BatchNorm2d(channels_in),
+            nn.ReLU(),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(channels_in, channels_out, 3, padding=1),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(),
+            nn.Conv2d(channels_out, channels_out, 3, padding=1),
+        )
+        # A 1×1 convolution commutes with nearest upsampling, and before it has a quarter of the work.
+        self.shortcut = nn.Sequential(
+            nn.Conv2d(channels_in, channels_out, 1), nn.Upsample(scale_factor=2)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, a, s, s) → (N, b, 2s, 2s)."""
+        return self.layers(x) + self.shortcut(x)
+
+
+class DownBlock(nn.Module):
+    """A residual block that may halve the size: (N, a, s, s) → (N, b, s/2, s/2) or (N, b, s, s).
+
+    Args:
+        channels_in: channels of its input.
+        channels_out: channels of its output.
+        halve: whether it halves the size, by averaging.
+        first: whether it takes an image, to which no ReLU is applied.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, halve: bool = True, first: bool = False
+    ) -> None:
+        super().__init__()
+        pool: list[nn.Module] = [nn.AvgPool2d(2)] if halve else []
+        rectify: list[nn.Module] = [] if first else [nn.ReLU()]
+        self.layers = nn.Sequential(
+            *rectify,
+            nn.Conv2d(channels_in, channels_out, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels_out, channels_out, 3, padding=1),
+            *pool,
+        )
+        straight = channels_in == channels_out and not halve
+        # Averaging commutes with a 1×1 convolution, and before it has a quarter of the work.
+        self.shortcut = nn.Sequential(
+            *pool, *([] if straight else [nn.Conv2d(channels_in, channels_out, 1)])
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, a, s, s) → (N, b, s/2, s/2), or (N, b, s, s) where nothing is halved."""
+        return self.layers(x) + self.shortcut(x)
+
+
+def _up(channels_in: int, channels_out: int) -> list[nn.Module]:
+    return [
+        nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(),
+    ]
+
+
+def _down(channels_in: int, channels_out: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(channels_in, channels_in, 4, stride=2, padding=1),
+        nn.LeakyReLU(0.1),
+        nn.Conv2d(channels_in, channels_out, 3, padding=1),
+        nn.LeakyReLU(0.1),
+    ]
+
+
+def _check(width: int, size: int, among: tuple[int, ...] = (), multiple: int = 8) -> None:
+    if width < multiple or width % multiple:
+        raise ValueError(f"width must be a positive multiple of {multiple}, not {width}")
+    if size < 8 or size % 8 or (among and size not in among):
+        choice = " or ".join(map(str, among)) or "a multiple of 8, such as 32 or 48"
+        raise ValueError(f"size must be {choice}, not {size}")
+
+
+def _initialise(network: nn.Module, std: float | None = None) -> None:
+    """Draw the weights: normal with `std` as in DCGAN, or Glorot's uniform as in SN-ResNet."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            if std is None:
+                nn.init.xavier_uniform_(module.weight)
+            else:
+                nn.init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _normalise(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            spectral_norm(module)
+
+
+def largest_singular_values(network: nn.Module) -> Tensor:
+    """The exact largest singular value of each convolution's and linear layer's weight as it is used, (L,)."""
+    weights = [
+        module.weight.detach().flatten(1).double()
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    return torch.stack([torch.linalg.matrix_norm(weight, 2) for weight in weights])
+
+
+__all__ = [
+    "DCGANDiscriminator",
+    "DCGANGenerator",
+    "ResNetDiscriminator",
+    "ResNetGenerator",
+    "largest_singular_values",
+]

@@ -1,0 +1,6 @@
+"""How the shipped networks were made: one function a family, called by `logitflow train`."""
+
+from logitflow.recipes.images import PRESETS, train_cifar10
+from logitflow.recipes.toys import DATA_SETS, Toy, networks, toy, train_toy
+
+__all__ = ["DATA_SETS", "PRESETS", "Toy", "networks", "toy", "train_cifar10", "train_toy"]

@@ -1,0 +1,126 @@
+"""Training a classifier of images; a killed run goes on after its last epoch."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from logitflow.data.images import Images, from_bytes
+from logitflow.files import write_atomically
+from logitflow.progress import progress
+from logitflow.run import seeded_generator
+
+
+def train_classifier(
+    network: nn.Module,
+    train: Images,
+    *,
+    num_epochs: int,
+    seed: int = 0,
+    batch_size: int = 256,
+    learning_rate: float = 0.3,
+    precision: torch.dtype = torch.bfloat16,
+    checkpoint: str | Path | None = None,
+    callback: Callable[[int, float], None] | None = None,
+) -> None:
+    """Train a classifier in place, on mirrored and shifted images (as in He et al. 2016, section 4.2).
+
+    Nesterov's SGD with momentum 0.9 and weight decay 5e-4; the learning rate rises over the first fifth of the
+    steps and falls to zero over the rest; labels are smoothed by 0.1.
+
+    Args:
+        network: maps images in [−1, 1] to the classes' unnormalised log probabilities.
+        train: images with labels.
+        num_epochs: passes through the images in all, those of an earlier, killed run included.
+        seed: of the images' order, mirrors and shifts.
+        batch_size: images a step.
+        learning_rate: the highest.
+        precision: the networks' arithmetic; float32 for full precision.
+        checkpoint: a safetensors file, written after each epoch; where it is there already, training goes on
+            from it.
+        callback: called as callback(epoch, mean_loss) after each.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    device = next(network.parameters()).device
+    optimizer = torch.optim.SGD(
+        network.parameters(), learning_rate, momentum=0.9, weight_decay=5e-4, nesterov=True
+    )
+    done = 0
+    if checkpoint is not None and Path(checkpoint).exists():
+        done = _restore(Path(checkpoint), network, optimizer)
+    steps_an_epoch = len(train.pixels) // batch_size
+    network.train()
+    for epoch in range(done + 1, num_epochs + 1):
+        rng = seeded_generator(seed, epoch)
+        order = torch.randperm(len(train.pixels), generator=rng)
+        total = 0.0
+        for i in progress(range(steps_an_epoch), desc=f"epoch {epoch}/{num_epochs}", unit="step"):
+            share = ((epoch - 1) * steps_an_epoch + i + 1) / (num_epochs * steps_an_epoch)
+            which = order[i * batch_size : (i + 1) * batch_size]
+            x = augment(train.pixels[which], rng).to(device)
+            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                loss = F.cross_entropy(
+                    network(x), train.labels[which].to(device), label_smoothing=0.1
+                )
+            optimizer.param_groups[0]["lr"] = learning_rate * min(share / 0.2, (1 - share) / 0.8)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += float(loss.detach())
+        mean = total / steps_an_epoch
+        if mean != mean:
+            raise FloatingPointError(
+                f"epoch {epoch}: the loss is {mean}. Try a smaller learning_rate"
+            )
+        if checkpoint is not None:
+            write_atomically(checkpoint, _snapshot(epoch, network, optimizer))
+        if callback is not None:
+            callback(epoch, mean)
+    network.eval()
+
+
+def augment(pixels: Tensor, rng: torch.Generator) -> Tensor:
+    """Each image mirrored or not and shifted by up to 4 pixels: bytes (N, 3, H, W) to floats in [−1, 1]."""
+    n, _, height, width = pixels.shape
+    mirrored = torch.rand(n, generator=rng) < 0.5
+    x = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
+    x = F.pad(from_bytes(x), (4, 4, 4, 4), mode="reflect")
+    top, left = torch.randint(0, 9, (2, n, 1), generator=rng)
+    rows = (top + torch.arange(height))[:, None, :, None]
+    columns = (left + torch.arange(width))[:, None, None, :]
+    which = torch.arange(n)[:, None, None, None]
+    return x[which, torch.arange(3)[:, None, None], rows, columns]
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, test: Images, batch_size: int = 500) -> float:
+    """The share of images whose likeliest class is their label."""
+    right = 0
+    for pixels, labels in zip(
+        test.pixels.split(batch_size), test.labels.split(batch_size), strict=True
+    ):
+        right += int((network(from_bytes(pixels)).argmax(1) == labels).sum())
+    return right / len(test.pixels)
+
+
+def _snapshot(epoch: int, network: nn.Module, optimizer: torch.optim.SGD) -> bytes:
+    tensors = {"epoch": torch.tensor(epoch)}
+    tensors |= {f"network.{name}": t for name, t in network.state_dict().items()}
+    state = optimizer.state_dict()["state"]
+    tensors |= {f"momentum.{i}": moments["momentum_buffer"] for i, moments in state.items()}
+    return save({name: tensor.contiguous() for name, tensor in tensors.items()})
+
+
+def _restore(path: Path, network: nn.Module, optimizer: torch.optim.SGD) -> int:
+    tensors = load(path.read_bytes())
+    network.load_state_dict(
+        {k.removeprefix("network."): t for k, t in tensors.items() if k.startswith("network.")}
+    )
+    for i, parameter in enumerate(network.parameters()):
+        optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum.{i}"]
+    return int(tensors["epoch"])

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-import logitflow.reproduce as reproduction
+import logitflow.reproduce.toys as reproduction
 from logitflow import zoo
 from logitflow.recipes import networks, toy, train_toy
 from logitflow.reproduce import Counted, reproduce, rows, summarise
@@ -104,7 +104,7 @@ def test_training_resumes_from_its_checkpoint(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("logitflow.recipes.fit_log_ratio", killed_in_the_fit)
+        patch.setattr("logitflow.recipes.toys.fit_log_ratio", killed_in_the_fit)
         with pytest.raises(KeyboardInterrupt):
             train_toy("25gaussians", tmp_path / "cut", **settings)
     assert (tmp_path / "cut" / "checkpoint.safetensors").exists()

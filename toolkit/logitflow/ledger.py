@@ -3,14 +3,17 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from logitflow.files import write_atomically
 
-Figures = dict[str, float]
+Figures = TypeVar("Figures")  # whatever JSON gives back as it was
 
 
 def remembered(path: Path | None, key: str, work: Callable[[], Figures]) -> Figures:
     """The figures that an earlier, killed run wrote under this key, or else those of doing the work.
+
+    Processes that do different work may share a file: each adds to what it finds there when its work is done.
 
     Args:
         path: a JSON file of figures by key, made if it is not there; None remembers nothing.
@@ -22,13 +25,18 @@ def remembered(path: Path | None, key: str, work: Callable[[], Figures]) -> Figu
     """
     if path is None:
         return work()
-    finished: dict[str, Figures] = {}
-    if path.exists():
-        try:
-            finished = dict(json.loads(path.read_text()))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} is damaged: remove it to begin the table anew") from error
-    if key not in finished:
-        finished[key] = work()
-        write_atomically(path, json.dumps(finished, indent=1).encode())
-    return finished[key]
+    finished = _read(path)
+    if key in finished:
+        return finished[key]
+    figures = work()
+    write_atomically(path, json.dumps(_read(path) | {key: figures}, indent=1).encode())
+    return figures
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: remove it to begin the table anew") from error

@@ -1,14 +1,10 @@
 """The two-dimensional tables: every method on a shipped pair, several seeds, one JSON and one picture."""
 
 import json
-import math
-import os
-import platform
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +14,7 @@ from logitflow.ledger import remembered
 from logitflow.progress import progress
 from logitflow.ratio import calibrate
 from logitflow.recipes import Toy, toy
+from logitflow.reproduce.common import Counted, MakeSampler, Row, hardware, heading, summarise
 from logitflow.run import refine, seeded_generator
 from logitflow.samplers import (
     Sampler,
@@ -29,19 +26,6 @@ from logitflow.samplers import (
     rejection_sample,
 )
 from logitflow.target import LatentTarget, Network
-
-MakeSampler = Callable[[LatentTarget], Sampler]
-
-
-class Row(NamedTuple):
-    """One line of the table: a method, its logit, the space it moves points in, and its settings."""
-
-    method: str
-    logit: str  # "critic", "calibrated" (the critic's, logistic) or "fitted"
-    space: str  # "latent" or "data"
-    stages: tuple[
-        tuple[MakeSampler, int], ...
-    ]  # samplers and their steps, in turn; none: DRS, no chain
 
 
 def rows() -> list[Row]:
@@ -89,19 +73,6 @@ def rows() -> list[Row]:
     ]
 
 
-class Counted:
-    """A logit that counts the samples it scores, with and without a gradient."""
-
-    def __init__(self, logit: Network) -> None:
-        self.logit, self.forwards, self.gradients = logit, 0, 0
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(N, …) → the logit's output, counted."""
-        self.forwards += len(x)
-        self.gradients += len(x) * x.requires_grad
-        return self.logit(x)
-
-
 def reproduce(
     name: str,
     *,
@@ -135,7 +106,7 @@ def reproduce(
     jobs += [(row, seed) for row in table for seed in range(num_seeds)]
     figures: dict[Row | None, list[dict[str, float]]] = {}
     for row, seed in progress(jobs, desc=f"reproduce {name}", unit="run"):
-        key = json.dumps([_heading(row), seed, num_samples, pair.card["networks"]])
+        key = json.dumps([heading(row), seed, num_samples, pair.card["networks"]])
         work = partial(_run_row, row, pair, kind, logits, num_samples, seed)
         figures.setdefault(row, []).append(remembered(ledger, key, work))
     floors = _floors(pair, kind, num_samples, num_seeds)
@@ -150,7 +121,7 @@ def reproduce(
         "seeds": list(range(num_seeds)),
         "hardware": hardware(),
         "floors": floors,
-        "rows": [{**_heading(row), "metrics": summarise(runs)} for row, runs in figures.items()],
+        "rows": [{**heading(row), "metrics": summarise(runs)} for row, runs in figures.items()],
     }
 
 
@@ -236,7 +207,7 @@ def _draw(pair: zoo.Pair, kind: Toy, n: int, seed: int) -> tuple[Tensor, Tensor,
 
 def _floors(
     pair: zoo.Pair, kind: Toy, n: int, num_seeds: int, repeats: int = 4
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """What fresh real samples get against the very real samples that the rows are measured against."""
     runs = []
     for seed in range(num_seeds):
@@ -247,32 +218,3 @@ def _floors(
         exact = metrics.energy_floor(n, *kind.mixture)
         floors["energy_distance"] = {"mean": exact, "standard_error": 0.0}
     return floors
-
-
-def summarise(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Mean and standard error over runs, metric by metric."""
-    summary = {}
-    for name in runs[0]:
-        values = torch.tensor([run[name] for run in runs], dtype=torch.float64)
-        error = float(values.std() / math.sqrt(len(runs)))
-        summary[name] = {"mean": float(values.mean()), "standard_error": error}
-    return summary
-
-
-def _heading(row: Row | None) -> dict[str, Any]:
-    if row is None:
-        return {"method": "base", "logit": "", "space": "", "settings": []}
-    anything = LatentTarget(
-        lambda z: z, lambda x: x.sum(1), torch.distributions.Normal(torch.zeros(2), 1.0)
-    )
-    settings = [f"{steps} × {make(anything).description}" for make, steps in row.stages]
-    return {"method": row.method, "logit": row.logit, "space": row.space, "settings": settings}
-
-
-def hardware() -> str:
-    """This machine in a few words."""
-    model = platform.processor() or platform.machine()
-    return (
-        f"{os.cpu_count()} CPU cores ({model}), {torch.get_num_threads()} threads, "
-        f"PyTorch {torch.__version__.split('+')[0]}, Python {platform.python_version()}"
-    )

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load, save
 from torch.distributions import Laplace, Normal, Uniform
 
-from logitflow import zoo
+from logitflow import cards, zoo
 from logitflow.models import MLP
 
 LATENTS = torch.linspace(-0.9, 0.9, 8).view(4, 2)
@@ -92,7 +92,7 @@ def test_wrong_tensors_under_a_right_checksum(folder, damage):
     data = b"nonsense" if damage == "not safetensors" else save(tensors)
     path.write_bytes(data)
     rewrite_card(
-        folder, lambda card: card["networks"]["discriminator"].update(sha256=zoo._sha256(data))
+        folder, lambda card: card["networks"]["discriminator"].update(sha256=cards.sha256(data))
     )
     with pytest.raises(ValueError, match="does not hold the tensors that its card describes"):
         zoo.load(folder)

@@ -1,5 +1,26 @@
-"""Measures of samples: against a known mixture, and against real samples."""
+"""Measures of samples: against a known mixture, against real samples, and of images."""
 
+from .features import (
+    Moments,
+    class_histogram,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    moments,
+    precision_recall,
+)
+from .images import (
+    Extractor,
+    Judge,
+    Reference,
+    classifier_extractor,
+    evaluate_images,
+    inception_extractor,
+    judge_against,
+    label,
+    module_extractor,
+    shipped_judge,
+)
 from .mixture import (
     energy_floor,
     expected_energy_distance,
@@ -13,17 +34,34 @@ from .mixture import (
 from .two_sample import Floor, energy_distance, floor, mmd, sliced_wasserstein
 
 __all__ = [
+    "Extractor",
     "Floor",
+    "Judge",
+    "Moments",
+    "Reference",
+    "class_histogram",
+    "classifier_extractor",
     "energy_distance",
     "energy_floor",
+    "evaluate_images",
     "expected_energy_distance",
     "floor",
+    "frechet_distance",
     "high_quality_fraction",
+    "inception_extractor",
+    "inception_score",
+    "judge_against",
     "kde_score",
+    "kernel_distance",
+    "label",
     "log_likelihood",
     "mmd",
     "mode_weights",
+    "module_extractor",
+    "moments",
+    "precision_recall",
     "recovered_modes",
+    "shipped_judge",
     "sliced_wasserstein",
     "spread_within_modes",
 ]

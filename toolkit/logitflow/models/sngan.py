@@ -1,12 +1,16 @@
 """Generators and discriminators for images of 32×32 and 48×48 pixels (Miyato et al. 2018, tables 3 to 5).
 
 A generator maps latents (N, 128) to images (N, 3, size, size) in [−1, 1]; a discriminator maps images to
-logits (N,). `width` is the widest layer's number of channels: the papers' is each class's default.
+logits (N,). `width` is the widest layer's number of channels: each class's default is the paper's for CIFAR-10.
+What the tables leave open (initial weights, the batch norm after the dense layer, the width inside a
+residual block) is as in the authors' code.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+
+from logitflow.models.residual import DownBlock, UpBlock
 
 
 class DCGANGenerator(nn.Module):
@@ -27,14 +31,14 @@ class DCGANGenerator(nn.Module):
         self.settings = {"width": width, "size": size, "latent": latent}
         side = size // 8
         self.dense = nn.Linear(latent, width * side * side)
-        self.unflatten = nn.Unflatten(1, (width, side, side))
+        self.unflatten = nn.Unflatten(1, (width, side, side))  # (N, width, size/8, size/8)
         self.layers = nn.Sequential(
             nn.BatchNorm2d(width),
             nn.ReLU(),
             *_up(width, width // 2),  # (N, width/2, size/4, size/4)
             *_up(width // 2, width // 4),  # (N, width/4, size/2, size/2)
             *_up(width // 4, width // 8),  # (N, width/8, size, size)
-            nn.Conv2d(width // 8, 3, 3, padding=1),
+            nn.Conv2d(width // 8, 3, 3, padding=1),  # (N, 3, size, size)
             nn.Tanh(),
         )
         _initialise(self, std=0.02)
@@ -68,8 +72,8 @@ class DCGANDiscriminator(nn.Module):
             *_down(width // 8, width // 4),  # (N, width/4, size/2, size/2)
             *_down(width // 4, width // 2),  # (N, width/2, size/4, size/4)
             *_down(width // 2, width),  # (N, width, size/8, size/8)
-            nn.Flatten(),
-            nn.Linear(width * side * side, 1),
+            nn.Flatten(),  # (N, width·size²/64)
+            nn.Linear(width * side * side, 1),  # (N, 1)
         )
         _initialise(self, std=0.02)
         if spectral:
@@ -83,8 +87,8 @@ class DCGANDiscriminator(nn.Module):
 class ResNetGenerator(nn.Module):
     """The generator of SN-ResNet (Miyato et al. 2018, tables 4a and 5a).
 
-    At 32 pixels every map has `width` channels; at 48 each doubling of the size halves them, as in the
-    authors' settings for STL-10 (where the default is 512).
+    At 32 pixels every map has `width` channels; at 48 each doubling of the size halves them, and the paper's
+    width is 512.
 
     Args:
         width: channels of the first, smallest map.
@@ -102,14 +106,14 @@ class ResNetGenerator(nn.Module):
         side = size // 8
         widths = [width] * 4 if size == 32 else [width, width // 2, width // 4, width // 8]
         self.dense = nn.Linear(latent, width * side * side)
-        self.unflatten = nn.Unflatten(1, (width, side, side))
+        self.unflatten = nn.Unflatten(1, (width, side, side))  # (N, width, size/8, size/8)
         self.layers = nn.Sequential(
-            UpBlock(widths[0], widths[1]),  # (N, ·, size/4, size/4)
-            UpBlock(widths[1], widths[2]),  # (N, ·, size/2, size/2)
-            UpBlock(widths[2], widths[3]),  # (N, ·, size, size)
+            UpBlock(widths[0], widths[1]),  # (N, widths[1], size/4, size/4)
+            UpBlock(widths[1], widths[2]),  # (N, widths[2], size/2, size/2)
+            UpBlock(widths[2], widths[3]),  # (N, widths[3], size, size)
             nn.BatchNorm2d(widths[3]),
             nn.ReLU(),
-            nn.Conv2d(widths[3], 3, 3, padding=1),
+            nn.Conv2d(widths[3], 3, 3, padding=1),  # (N, 3, size, size)
             nn.Tanh(),
         )
         _initialise(self)
@@ -122,8 +126,8 @@ class ResNetGenerator(nn.Module):
 class ResNetDiscriminator(nn.Module):
     """The discriminator of SN-ResNet (Miyato et al. 2018, tables 4b and 5b).
 
-    At 32 pixels every map has `width` channels; at 48 they double from block to block, `width` at the last
-    (where the default is 1024).
+    At 32 pixels every map has `width` channels; at 48 they double from block to block, `width` at the last,
+    and the paper's width is 1024.
 
     Args:
         width: channels of the last map.
@@ -142,8 +146,8 @@ class ResNetDiscriminator(nn.Module):
             blocks = [
                 DownBlock(3, width, first=True),  # (N, width, 16, 16)
                 DownBlock(width, width),  # (N, width, 8, 8)
-                DownBlock(width, width, halve=False),
-                DownBlock(width, width, halve=False),
+                DownBlock(width, width, halve=False),  # (N, width, 8, 8)
+                DownBlock(width, width, halve=False),  # (N, width, 8, 8)
             ]
         else:
             blocks = [
@@ -151,7 +155,7 @@ class ResNetDiscriminator(nn.Module):
                 DownBlock(width // 16, width // 8),  # (N, width/8, 12, 12)
                 DownBlock(width // 8, width // 4),  # (N, width/4, 6, 6)
                 DownBlock(width // 4, width // 2),  # (N, width/2, 3, 3)
-                DownBlock(width // 2, width, halve=False),
+                DownBlock(width // 2, width, halve=False),  # (N, width, 3, 3)
             ]
         self.layers = nn.Sequential(*blocks, nn.ReLU())
         self.dense = nn.Linear(width, 1)
@@ -161,65 +165,7 @@ class ResNetDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, size, size) → logits (N,)."""
-        return self.dense(self.layers(x).sum((2, 3))).squeeze(1)
-
-
-class UpBlock(nn.Module):
-    """A residual block that doubles the size: (N, a, s, s) → (N, b, 2s, 2s)."""
-
-    def __init__(self, channels_in: int, channels_out: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.BatchNorm2d(channels_in),
-            nn.ReLU(),
-            nn.Upsample(scale_factor=2),
-            nn.Conv2d(channels_in, channels_out, 3, padding=1),
-            nn.BatchNorm2d(channels_out),
-            nn.ReLU(),
-            nn.Conv2d(channels_out, channels_out, 3, padding=1),
-        )
-        # A 1×1 convolution commutes with nearest upsampling, and before it has a quarter of the work.
-        self.shortcut = nn.Sequential(
-            nn.Conv2d(channels_in, channels_out, 1), nn.Upsample(scale_factor=2)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, a, s, s) → (N, b, 2s, 2s)."""
-        return self.layers(x) + self.shortcut(x)
-
-
-class DownBlock(nn.Module):
-    """A residual block that may halve the size: (N, a, s, s) → (N, b, s/2, s/2) or (N, b, s, s).
-
-    Args:
-        channels_in: channels of its input.
-        channels_out: channels of its output.
-        halve: whether it halves the size, by averaging.
-        first: whether it takes an image, to which no ReLU is applied.
-    """
-
-    def __init__(
-        self, channels_in: int, channels_out: int, halve: bool = True, first: bool = False
-    ) -> None:
-        super().__init__()
-        pool: list[nn.Module] = [nn.AvgPool2d(2)] if halve else []
-        rectify: list[nn.Module] = [] if first else [nn.ReLU()]
-        self.layers = nn.Sequential(
-            *rectify,
-            nn.Conv2d(channels_in, channels_out, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(channels_out, channels_out, 3, padding=1),
-            *pool,
-        )
-        straight = channels_in == channels_out and not halve
-        # Averaging commutes with a 1×1 convolution, and before it has a quarter of the work.
-        self.shortcut = nn.Sequential(
-            *pool, *([] if straight else [nn.Conv2d(channels_in, channels_out, 1)])
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, a, s, s) → (N, b, s/2, s/2), or (N, b, s, s) where nothing is halved."""
-        return self.layers(x) + self.shortcut(x)
+        return self.dense(self.layers(x).sum((2, 3))).squeeze(1)  # the sum over pixels: (N, width)
 
 
 def _up(channels_in: int, channels_out: int) -> list[nn.Module]:
@@ -257,9 +203,15 @@ def _initialise(network: nn.Module, std: float | None = None) -> None:
                 nn.init.normal_(module.weight, std=std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    for module in network.modules():
+        if isinstance(module, UpBlock | DownBlock):  # √2 makes up for the ReLU before a convolution
+            for layer in module.layers:
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.xavier_uniform_(layer.weight, gain=2**0.5)
 
 
 def _normalise(network: nn.Module) -> None:
+    """Hold each weight, as a matrix of its outputs by its inputs, at a largest singular value of 1."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             spectral_norm(module)

@@ -8,8 +8,12 @@ import torch
 from safetensors.torch import load, save
 from torch.distributions import Laplace, Normal, Uniform
 
-from logitflow import cards, zoo
+from logitflow import cards, metrics, zoo
+from logitflow.data.images import Images, from_bytes
 from logitflow.models import MLP
+from logitflow.models.classifier import Classifier
+from logitflow.recipes import train_cifar10_classifier
+from logitflow.training.classifier import accuracy
 
 LATENTS = torch.linspace(-0.9, 0.9, 8).view(4, 2)
 
@@ -151,10 +155,9 @@ def test_what_a_card_cannot_describe(folder, tmp_path):
 @pytest.mark.parametrize("name", zoo.names())
 def test_shipped_pairs_load_and_match_their_cards(name):
     pair = zoo.load(name)
-    z = pair.prior.low + 0.5 * (pair.prior.high - pair.prior.low)
-    x = pair.generator(z[None])
-    assert x.shape == (1, 2)
-    assert pair.discriminator(x).shape == (1, 1)
+    x = pair.generator(pair.prior.mean[None])
+    assert x.shape in ((1, 2), (1, 3, 32, 32))
+    assert pair.discriminator(x).numel() == 1
     assert pair.card["command"].startswith("logitflow train")
     assert {"seed", "figures", "hardware", "data"} <= set(pair.card)
 
@@ -163,3 +166,114 @@ def test_loading_a_copy_elsewhere(tmp_path):
     name = zoo.names()[0]
     shutil.copytree(zoo.FOLDER / name, tmp_path / "a copy")
     assert zoo.load(tmp_path / "a copy").card == zoo.load(name).card
+
+
+# classifiers
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    """A folder with a small saved classifier that has seen some noise."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        network = Classifier(2)
+    x = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    judge = metrics.judge_against(x, metrics.classifier_extractor(network), name="noise")
+    zoo.save_classifier(tmp_path / "classifier", network, judge.reference, seed=3)
+    return tmp_path / "classifier"
+
+
+def test_classifier_round_trip(classifier, tmp_path):
+    network, reference, card = zoo.load_classifier(classifier)
+    assert not network.training
+    assert card["seed"] == 3
+    assert (reference.name, reference.moments.n) == ("noise", 8)
+    assert reference.features.shape == (8, 16)
+    assert reference.moments.covariance.dtype == torch.float64
+    zoo.save_classifier(tmp_path / "again", network, reference)
+    again = zoo.load_classifier(tmp_path / "again")
+    x = torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32)
+    assert torch.equal(again.network(x), network(x))
+    assert torch.equal(again.reference.features, reference.features)
+    assert torch.equal(again.reference.moments.mean, reference.moments.mean)
+    assert torch.equal(again.reference.moments.covariance, reference.moments.covariance)
+
+
+@pytest.mark.parametrize("file", ["classifier", "reference"])
+def test_damaged_classifier(classifier, file):
+    path = classifier / f"{file}.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1])
+    with pytest.raises(ValueError, match=f"{file}.safetensors does not match its card's checksum"):
+        zoo.load_classifier(classifier)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{file}\.safetensors is missing"):
+        zoo.load_classifier(classifier)
+
+
+def test_reference_without_a_tensor(classifier):
+    path = classifier / "reference.safetensors"
+    tensors = load(path.read_bytes())
+    del tensors["covariance"]
+    path.write_bytes(save(tensors))
+    rewrite_card(
+        classifier, lambda card: card["reference"].update(sha256=cards.sha256(path.read_bytes()))
+    )
+    with pytest.raises(ValueError, match=r"does not hold the tensors .*covariance"):
+        zoo.load_classifier(classifier)
+
+
+def test_a_card_without_a_reference(classifier):
+    rewrite_card(classifier, lambda card: card.pop("reference"))
+    with pytest.raises(ValueError, match="must be JSON with networks and reference"):
+        zoo.load_classifier(classifier)
+
+
+def test_pairs_and_classifiers_are_not_mistaken(classifier, folder):
+    with pytest.raises(ValueError, match=r"is a classifier, not a pair: use .*load_classifier"):
+        zoo.load(classifier)
+    with pytest.raises(ValueError, match=r"is a pair, not a classifier: use logitflow\.zoo\.load"):
+        zoo.load_classifier(folder)
+
+
+def test_weights_that_half_precision_holds_are_stored_in_it(tmp_path):
+    network = torch.nn.Sequential(MLP([2, 3]), MLP([2, 3]))
+    exact, inexact = network[0].state_dict(), network[1].state_dict()
+    for tensor in exact.values():
+        tensor.copy_(tensor.half())
+    for name, expected in (("exact", exact), ("inexact", inexact)):
+        path = tmp_path / f"{name}.safetensors"
+        cards.save_checked(path, expected)
+        stored = load(path.read_bytes())
+        assert (stored["layers.0.weight"].dtype == torch.float16) == (name == "exact")
+        assert all(torch.equal(t.float(), expected[key]) for key, t in stored.items())
+
+
+def test_training_a_classifier_resumes_and_writes_what_loads(tmp_path, monkeypatch):
+    """One epoch on 256 made-up images; the second call finds it done and writes the same again."""
+    rng = torch.Generator().manual_seed(0)
+
+    def made_up(split):
+        n = 256 if split == "train" else 40
+        pixels = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8, generator=rng)
+        return Images(pixels, torch.randint(0, 10, (n,), generator=rng), "made up")
+
+    made = {split: made_up(split) for split in ("train", "test")}
+    monkeypatch.setattr("logitflow.data.images.cifar10", made.__getitem__)
+    said = []
+    train_cifar10_classifier(tmp_path, num_epochs=1, seed=1, say=said.append, command="none")
+    network, reference, card = zoo.load_classifier(tmp_path)
+    assert said[0].startswith("epoch 1/1: loss")
+    assert card["figures"]["accuracy"] == accuracy(network, made["test"])
+    half, whole = card["figures"]["floor"]
+    assert (half["n"], whole["n"]) == (20, 40)
+    assert half["reference"] == reference.name
+    judge = metrics.Judge(metrics.classifier_extractor(network), reference)
+    again = metrics.evaluate_images(from_bytes(made["test"].pixels[20:]), judge)
+    # the covariance was rounded to single precision and the features to half since
+    assert again["frechet_distance"] == pytest.approx(half["frechet_distance"], rel=1e-4)
+    assert again["class_counts"] == half["class_counts"]
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.*")}
+    train_cifar10_classifier(tmp_path, num_epochs=1, seed=1, say=said.append, command="none")
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.*")} == before
+    assert sum(line.startswith("epoch") for line in said) == 1

@@ -1,8 +1,8 @@
 """Measures of images by their features, (N, d), and their classes' log probabilities, (N, K).
 
 Fréchet distance, kernel distance and inception score are torchmetrics', fed with what is given; they become
-the FID, the KID and the IS only with the Inception network's features. The first two are unbiased neither in
-d nor in N: compare figures of one extractor, one reference and one N.
+the FID, the KID and the IS only with the Inception network's features. The Fréchet distance falls as N grows:
+compare figures of one extractor, one reference and one N.
 """
 
 import contextlib
@@ -105,7 +105,8 @@ def inception_score(logits: Tensor) -> float:
     Raises:
         ValueError: there is none, or one is not finite.
     """
-    logits = _checks.samples(logits, "logits")
+    # below e^-700 a mean probability would round to zero, and 0 · log 0 to NaN
+    logits = _checks.samples(logits, "logits").log_softmax(dim=1).clamp(min=-700)
     with _seeded_and_quiet():
         metric = InceptionScore(_Given(logits.shape[1]), splits=1)
         metric.update(logits.cpu())

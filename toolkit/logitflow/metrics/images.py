@@ -63,11 +63,16 @@ def evaluate_images(x: Tensor, judge: Judge | None = None) -> dict[str, Any]:
         TypeError, ValueError: x holds no images in [−1, 1], or fewer than four.
     """
     check_images(x, least=NEIGHBOURS + 1)
-    extractor, reference = judge or shipped_judge()
-    features, logits = look(x, extractor)
+    judge = judge or shipped_judge()
+    return evaluate_features(*look(x, judge.extractor), judge)
+
+
+def evaluate_features(features: Tensor, logits: Tensor | None, judge: Judge) -> dict[str, Any]:
+    """What `evaluate_images` returns, from what `look` saw: for subsets without another pass."""
+    extractor, reference = judge
     precision, recall = measures.precision_recall(features, reference.features)
     figures: dict[str, Any] = {
-        "n": len(x),
+        "n": len(features),
         "extractor": extractor.name,
         "reference": reference.name,
         "frechet_distance": measures.frechet_distance(features, reference.moments),

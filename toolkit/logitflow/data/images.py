@@ -144,7 +144,7 @@ def _decode(rows: Any, path: str, column: str, name: str, size: int) -> Images:
 def _rows(file: str, hub: str, split: str) -> tuple[Any, str]:
     """The data set's rows and where they come from: a local file where `LOGITFLOW_DATA` is set, or the hub."""
     import datasets  # slow to import, and needed only here; pyarrow comes with it
-    from pyarrow import parquet
+    from pyarrow import parquet  # type: ignore[import-untyped]
 
     root = os.environ.get(VARIABLE)
     if not root:

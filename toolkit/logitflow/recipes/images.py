@@ -1,6 +1,8 @@
 """How the shipped image pairs were made, called by `logitflow train cifar10`."""
 
 import copy
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +13,7 @@ from torch.distributions import Normal
 
 from logitflow import priors, zoo
 from logitflow.data import images
+from logitflow.device import choose
 from logitflow.files import write_atomically
 from logitflow.models import DCGANDiscriminator, DCGANGenerator, ResNetGenerator
 from logitflow.run import seeded_generator
@@ -32,10 +35,11 @@ PRESETS = {
     "small": Preset(
         lambda: (DCGANGenerator(256), DCGANDiscriminator(256)),
         "non-saturating",
-        15_000,
+        16_000,
         {"batch_size": 64, "learning_rate": 2e-4, "betas": (0.5, 0.999), "discriminator_steps": 1},
     ),
-    # for a GPU: DGflow's best pair, a residual generator with SN-DCGAN's discriminator
+    # for a GPU: the networks of DGflow's best row, a residual generator with SN-DCGAN's discriminator (which
+    # its authors took from another pair; here the two train together)
     "paper": Preset(
         lambda: (ResNetGenerator(256), DCGANDiscriminator(512)),
         "hinge",
@@ -52,46 +56,51 @@ def train_cifar10(
     *,
     num_steps: int | None = None,
     seed: int = 0,
-    device: str = "cpu",
+    device: str = "auto",
     say: Callable[[str], None] = lambda line: None,
     **card: Any,
 ) -> None:
     """Train a pair on CIFAR-10 in bfloat16 and write it; a killed run goes on from the folder's checkpoint.
 
-    The generator that is written is the exponential moving average. At each checkpoint the folder gets
-    a picture of 64 fixed latents, `pictures/step-…png`.
+    The generator that is written is the exponential moving average. At each checkpoint the folder gets a
+    picture of 64 fixed latents, `pictures/step-….png`, and `curve.json` a point: the step, the discriminator's
+    loss and the seconds of training so far. On a GPU the images live there and the networks are compiled.
 
     Args:
         preset: one of `PRESETS`.
         folder: where the pair goes, as `logitflow.zoo.save` lays it out.
         num_steps: generator steps; None for the preset's.
         seed: of the initial weights, the data and the latents.
-        device: where to train.
+        device: "auto" (a GPU where there is one), "cpu" or "cuda".
         say: is told how training goes, a line a checkpoint.
         card: what else the card should say, such as the command.
 
     Raises:
-        ValueError: the preset is unknown, or the checkpoint is of other networks.
+        ValueError: the preset is unknown, there is no such device, or the checkpoint is of other networks.
         FloatingPointError: a loss is not finite.
-        FileNotFoundError, ConnectionError: there is no data: `logitflow.images.cifar10` says what to do.
+        FileNotFoundError, ConnectionError: there is no data: `logitflow.data.cifar10` says what to do.
     """
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}: choose {' or '.join(PRESETS)}")
     make, loss, default_steps, settings = PRESETS[preset]
-    folder = Path(folder)
+    num_steps = default_steps if num_steps is None else num_steps
+    folder, at = Path(folder), choose(device)
     data = images.cifar10("train")
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # layers draw their weights from the global generator only
-        torch.default_generator.manual_seed(seed)
+    data = data._replace(pixels=data.pixels.to(at))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # layers draw their weights from it only
         pair = make()
     generator, discriminator = (
-        network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(at).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for network in pair
     )
     average = copy.deepcopy(generator).requires_grad_(False)
-    prior = Normal(torch.zeros(128, device=device), torch.ones(128, device=device))
-    z = priors.sample(prior, 64, seeded_generator(seed, 1, device))
+    if at.type == "cuda":
+        generator.compile()
+        discriminator.compile()
+    prior = Normal(torch.zeros(128, device=at), torch.ones(128, device=at))
+    z = priors.sample(prior, 64, seeded_generator(seed, 1, at))
+    curve = _Curve(folder / "curve.json")
 
     def report(step: int, d_loss: float) -> None:
         average.eval()
@@ -99,6 +108,7 @@ def train_cifar10(
             x = average(z)
         path = folder / "pictures" / f"step-{step:06d}.png"
         write_atomically(path, images.png_grid(x))
+        curve.add(step, d_loss)
         say(f"step {step}: discriminator loss {d_loss:.3f}, {path}")
 
     train_gan(
@@ -107,7 +117,7 @@ def train_cifar10(
         data.sample,
         prior,
         loss=LOSSES[loss],
-        num_steps=num_steps or default_steps,
+        num_steps=num_steps,
         seed=seed,
         average=average,
         precision=torch.bfloat16,
@@ -117,4 +127,21 @@ def train_cifar10(
         **settings,
     )
     networks = {"generator": average, "discriminator": discriminator}
-    zoo.save(folder, networks, prior, data=data.source, seed=seed, **card)
+    training = {"loss": loss, "num_steps": num_steps, **settings}
+    zoo.save(folder, networks, prior, data=data.source, seed=seed, training=training, **card)
+
+
+class _Curve:
+    """How training went, point by point, in a JSON file that a resumed run goes on with."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.clock = path, time.perf_counter()
+
+    def add(self, step: int, loss: float) -> None:
+        points = json.loads(self.path.read_text()) if self.path.exists() else []
+        points = [point for point in points if point["step"] < step]  # of a run begun anew: none
+        now = time.perf_counter()
+        seconds = now - self.clock + (points[-1]["seconds"] if points else 0)
+        self.clock = now
+        points.append({"step": step, "discriminator_loss": loss, "seconds": round(seconds, 1)})
+        write_atomically(self.path, json.dumps(points, indent=1).encode())

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,6 +13,7 @@ from logitflow.data.images import Images, from_bytes
 from logitflow.files import write_atomically
 from logitflow.progress import progress
 from logitflow.run import seeded_generator
+from logitflow.target import unchanged
 
 
 def train_classifier(
@@ -40,12 +42,20 @@ def train_classifier(
         learning_rate: the highest.
         precision: the networks' arithmetic; float32 for full precision.
         checkpoint: a safetensors file, written after each epoch; where it is there already, training goes on
-            from it.
+            from it, bit for bit on the CPU.
         callback: called as callback(epoch, mean_loss) after each.
 
     Raises:
         FloatingPointError: the loss is not finite.
+        ValueError: the images are fewer than a batch or have no labels, or the checkpoint is damaged or of
+            another network.
     """
+    if len(train.pixels) < batch_size:
+        raise ValueError(
+            f"{len(train.pixels)} images do not fill a batch: set batch_size, now {batch_size}, to fewer"
+        )
+    if train.labels.min() < 0:
+        raise ValueError(f"{train.source} has images without labels: a classifier needs them all")
     device = next(network.parameters()).device
     optimizer = torch.optim.SGD(
         network.parameters(), learning_rate, momentum=0.9, weight_decay=5e-4, nesterov=True
@@ -54,8 +64,8 @@ def train_classifier(
     if checkpoint is not None and Path(checkpoint).exists():
         done = _restore(Path(checkpoint), network, optimizer)
     steps_an_epoch = len(train.pixels) // batch_size
-    network.train()
     for epoch in range(done + 1, num_epochs + 1):
+        network.train()
         rng = seeded_generator(seed, epoch)
         order = torch.randperm(len(train.pixels), generator=rng)
         total = 0.0
@@ -99,12 +109,13 @@ def augment(pixels: Tensor, rng: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def accuracy(network: nn.Module, test: Images, batch_size: int = 500) -> float:
-    """The share of images whose likeliest class is their label."""
+    """The share of images whose likeliest class is their label; the network is run in eval mode."""
+    device = next(network.parameters()).device
+    batches = zip(test.pixels.split(batch_size), test.labels.split(batch_size), strict=True)
     right = 0
-    for pixels, labels in zip(
-        test.pixels.split(batch_size), test.labels.split(batch_size), strict=True
-    ):
-        right += int((network(from_bytes(pixels)).argmax(1) == labels).sum())
+    with unchanged(network):
+        for pixels, labels in batches:
+            right += int((network(from_bytes(pixels).to(device)).argmax(1).cpu() == labels).sum())
     return right / len(test.pixels)
 
 
@@ -117,10 +128,20 @@ def _snapshot(epoch: int, network: nn.Module, optimizer: torch.optim.SGD) -> byt
 
 
 def _restore(path: Path, network: nn.Module, optimizer: torch.optim.SGD) -> int:
-    tensors = load(path.read_bytes())
-    network.load_state_dict(
-        {k.removeprefix("network."): t for k, t in tensors.items() if k.startswith("network.")}
-    )
-    for i, parameter in enumerate(network.parameters()):
-        optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum.{i}"]
-    return int(tensors["epoch"])
+    try:
+        tensors = load(path.read_bytes())
+        network.load_state_dict(
+            {k.removeprefix("network."): t for k, t in tensors.items() if k.startswith("network.")}
+        )
+        for i, parameter in enumerate(network.parameters()):
+            momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{i}"])
+            optimizer.state[parameter]["momentum_buffer"] = momentum
+        return int(tensors["epoch"])
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(
+            f"{path} is damaged or no checkpoint: move it away to begin anew"
+        ) from error
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} is a checkpoint of another network: move it away, or name another file"
+        ) from error

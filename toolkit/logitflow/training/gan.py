@@ -180,7 +180,12 @@ def _restore(
 ) -> int:
     try:
         tensors = load(path.read_bytes())
-        rng.set_state(tensors["rng"])
+        step, state = int(tensors["step"]), tensors["rng"]
+        if state.shape != rng.get_state().shape:
+            raise ValueError(
+                f"{path} was made on another kind of device: go on there, or move it away"
+            )
+        rng.set_state(state)
         for name, network in networks.items():
             network.load_state_dict(_below(tensors, f"{name}."))
         for name, optimizer in optimizers.items():
@@ -190,6 +195,12 @@ def _restore(
                 moments.setdefault(int(index), {})[field] = value
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": moments, "param_groups": groups})
+            for parameter, kept in optimizer.state.items():
+                for key in (
+                    "exp_avg",
+                    "exp_avg_sq",
+                ):  # in the weights' memory layout, as Adam makes them
+                    kept[key] = torch.empty_like(parameter).copy_(kept[key])
     except (SafetensorError, KeyError) as error:
         raise ValueError(
             f"{path} is damaged or no checkpoint: move it away to begin anew"
@@ -198,7 +209,7 @@ def _restore(
         raise ValueError(
             f"{path} is a checkpoint of other networks: move it away, or name another file"
         ) from error
-    return int(tensors["step"])
+    return step
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

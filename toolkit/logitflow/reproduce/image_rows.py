@@ -1,0 +1,79 @@
+"""The lines of the CIFAR-10 table and of its curve, with the settings that the book reports."""
+
+from logitflow import priors
+from logitflow.reproduce.common import MakeSampler, Row
+from logitflow.run import seeded_generator
+from logitflow.samplers import (
+    Sampler,
+    gradient_flow,
+    langevin,
+    metropolis_hastings,
+    optimal_transport,
+)
+from logitflow.samplers.precondition import gradient_root, precondition
+from logitflow.target import LatentTarget
+
+PLAIN = "DGflow (KL), η = 0.1"
+"""The curve of the authors' settings, which others are measured by after `PLAIN_STEPS` steps."""
+PLAIN_STEPS = 25
+
+
+def image_rows() -> list[Row]:
+    """The table's lines."""
+
+    def dot(target: LatentTarget) -> Sampler:
+        return optimal_transport(target, step_size=0.01)
+
+    return [
+        Row("DRS", "calibrated", "latent", ()),
+        Row("MH-GAN", "calibrated", "latent", ((metropolis_hastings, 100),)),
+        Row("DOT", "discriminator", "latent", ((dot, 50),)),
+        Row("DDLS (ULA)", "discriminator", "latent", ((_langevin(0.05), 50),)),
+        Row("DDLS (MALA)", "discriminator", "latent", ((_langevin(0.05, adjust=True), 50),)),
+        Row("DGflow (KL)", "discriminator", "latent", ((_flow(0.1), PLAIN_STEPS),)),
+        Row("DGflow (JS)", "discriminator", "latent", ((_flow(0.1, "js"), PLAIN_STEPS),)),
+        Row("DGflow (logD)", "discriminator", "latent", ((_flow(0.1, "logd"), PLAIN_STEPS),)),
+        Row("DGflow (KL)", "discriminator", "data", ((_flow(0.1), PLAIN_STEPS),)),
+    ]
+
+
+def curve_rows() -> list[Row]:
+    """The curve's lines: quality is taken on the way, so each is as long as its longest run."""
+
+    def line(name: str, *stages: tuple[MakeSampler, int], space: str = "latent") -> Row:
+        return Row(name, "discriminator", space, stages, most_seeds=1)
+
+    falling = [
+        0.5 * (1 - k / 10) for k in range(10)
+    ]  # their sum is 25 plain steps' and a tenth more
+    return [
+        line(PLAIN, (_flow(0.1), 100)),
+        line("DGflow (KL), η = 0.25", (_flow(0.25), 100)),
+        line("DGflow (KL), η = 0.5", (_flow(0.5), 60)),
+        line("DGflow (KL), falling η", *((_flow(eta), 1) for eta in falling)),
+        line("DGflow (KL), rising η", *((_flow(eta), 1) for eta in reversed(falling))),
+        line("DGflow (KL), preconditioned", (_preconditioned(0.25), 25)),
+        line("DGflow (KL), pixels", (_flow(0.1), 60), space="data"),
+        line("DDLS (ULA), ε = 0.05", (_langevin(0.05), 100)),
+    ]
+
+
+def _flow(step_size: float, divergence: str = "kl", gamma: float = 0.01) -> MakeSampler:
+    return lambda target: gradient_flow(
+        target, divergence=divergence, step_size=step_size, gamma=gamma
+    )
+
+
+def _langevin(step_size: float, adjust: bool = False) -> MakeSampler:
+    return lambda target: langevin(target, step_size=step_size, adjust=adjust)
+
+
+def _preconditioned(step_size: float, power: float = 0.5) -> MakeSampler:
+    def make(target: LatentTarget) -> Sampler:
+        assert target.prior is not None
+        pilot = priors.sample(target.prior, 500, seeded_generator(0, 300))
+        root = gradient_root(target, pilot, power=power)
+        sampler = precondition(target, _flow(step_size), root)
+        return sampler._replace(description=f"{sampler.description}, P = C^−{power}")
+
+    return make

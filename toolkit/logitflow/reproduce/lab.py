@@ -1,0 +1,112 @@
+"""What the rows of an image table share: the networks as they run, the logits, the judge."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Uniform
+
+from logitflow import priors, zoo
+from logitflow.data import cifar10
+from logitflow.data.images import from_bytes
+from logitflow.metrics.images import evaluate_images
+from logitflow.ratio import calibrate, z_statistic
+from logitflow.reproduce.common import Counted, Row
+from logitflow.run import seeded_generator
+from logitflow.target import LatentTarget, Network
+
+Evaluate = Callable[[Tensor], dict[str, Any]]
+
+
+class Lab(NamedTuple):
+    """What the rows of a table share."""
+
+    pair: zoo.Pair  # its networks as they run: see `fast_pair`
+    logits: dict[str, Network]
+    held_out: Tensor  # real images that no network was trained on, (M, 3, H, W)
+    evaluate: Evaluate
+    num_samples: int
+    calibration: dict[str, float]  # how far the discriminator's logit is from a log ratio
+    batch_size: int = 250
+
+
+def open_lab(
+    pair: str | Path,
+    *,
+    num_samples: int,
+    evaluate: Evaluate = evaluate_images,
+    held_out: Tensor | None = None,
+) -> Lab:
+    """Load a pair, and calibrate its discriminator on half the held-out images (MH-GAN and DRS need a ratio).
+
+    Args:
+        pair: a name of the zoo or a folder.
+        num_samples: images a row and seed.
+        evaluate: gives an image set's figures.
+        held_out: real images in [−1, 1]; None for CIFAR-10's test images.
+    """
+    fast = fast_pair(zoo.load(pair))
+    real = from_bytes(cifar10("test").pixels) if held_out is None else held_out
+    z = priors.sample(fast.prior, len(real), seeded_generator(0, 100))
+    with torch.no_grad():
+        on_real = torch.cat([fast.discriminator(part) for part in real.split(250)])
+        on_fake = torch.cat([fast.discriminator(fast.generator(part)) for part in z.split(250)])
+    half = len(real) // 2
+    calibration = calibrate(on_real[:half], on_fake[:half])
+    logits: dict[str, Network] = {
+        "discriminator": fast.discriminator,
+        "calibrated": lambda x: calibration(fast.discriminator(x)),
+    }
+    if fast.fitted is not None:
+        logits["fitted"] = fast.fitted
+    shift, slope = calibration(torch.tensor([0.0, 1.0])).diff(prepend=torch.zeros(1)).tolist()
+    held = on_real[half : 2 * half], on_fake[half : 2 * half]
+    facts = {
+        "shift": shift,
+        "slope": slope,
+        "z_discriminator": z_statistic(*held).statistic,
+        "z_calibrated": z_statistic(*(calibration(d) for d in held)).statistic,
+        "mean_ratio": float(calibration(held[1]).double().exp().mean()),
+    }
+    return Lab(fast, logits, real, evaluate, num_samples, facts)
+
+
+def fast_pair(pair: zoo.Pair) -> zoo.Pair:
+    """Copies of a pair's networks that run in bfloat16, channels last, without parameter gradients."""
+    return pair._replace(
+        generator=Mixed(pair.generator),
+        discriminator=Mixed(pair.discriminator),
+        fitted=None if pair.fitted is None else Mixed(pair.fitted),
+    )
+
+
+class Mixed(nn.Module):
+    """A network's copy in bfloat16, channels last and without parameter gradients; its results are float32."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        network = copy.deepcopy(network).requires_grad_(False)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the network's."""
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.network(x).float()
+
+
+def image_target(lab: Lab, row: Row) -> tuple[LatentTarget, Counted]:
+    """The density that a row's points climb, and its logit's counter.
+
+    Pixels live in a box: there the flow projects, as it does on any bounded prior.
+    """
+    counted = Counted(lab.logits[row.logit])
+    if row.space == "latent":
+        return LatentTarget(lab.pair.generator, counted, lab.pair.prior), counted
+    shape = lab.held_out.shape[1:]
+    return LatentTarget(
+        lambda x: x, counted, Uniform(-torch.ones(shape), torch.ones(shape))
+    ), counted

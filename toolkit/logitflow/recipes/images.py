@@ -30,13 +30,13 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
-    # for two cores: SN-DCGAN at half the papers' width. The non-saturating loss makes the logit an estimate of
-    # log p_data/p_g, which refinement uses; hinge does not.
+    # for two cores: a quarter of the papers' generator, half of their discriminator. The non-saturating loss makes
+    # the logit an estimate of log p_data/p_g, which refinement uses; hinge does not.
     "small": Preset(
-        lambda: (DCGANGenerator(256), DCGANDiscriminator(256)),
+        lambda: (ResNetGenerator(64), DCGANDiscriminator(256)),
         "non-saturating",
-        16_000,
-        {"batch_size": 64, "learning_rate": 2e-4, "betas": (0.5, 0.999), "discriminator_steps": 1},
+        5_500,
+        {"batch_size": 64, "learning_rate": 2e-4, "betas": (0.0, 0.9), "discriminator_steps": 2},
     ),
     # for a GPU: the networks of DGflow's best row, a residual generator with SN-DCGAN's discriminator (which
     # its authors took from another pair; here the two train together)

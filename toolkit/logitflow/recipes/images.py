@@ -15,7 +15,7 @@ from logitflow import priors, zoo
 from logitflow.data import images
 from logitflow.device import choose
 from logitflow.files import write_atomically
-from logitflow.models import DCGANDiscriminator, DCGANGenerator, ResNetGenerator
+from logitflow.models import DCGANDiscriminator, ResNetGenerator
 from logitflow.run import seeded_generator
 from logitflow.training import LOSSES, train_gan
 
@@ -30,8 +30,8 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
-    # for two cores: a quarter of the papers' generator, half of their discriminator. The non-saturating loss makes
-    # the logit an estimate of log p_data/p_g, which refinement uses; hinge does not.
+    # for two cores: a quarter of the papers' generator, half of their discriminator. The non-saturating loss
+    # makes the logit an estimate of log p_data/p_g, which refinement uses; hinge does not.
     "small": Preset(
         lambda: (ResNetGenerator(64), DCGANDiscriminator(256)),
         "non-saturating",

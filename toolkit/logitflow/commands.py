@@ -3,6 +3,7 @@
 import argparse
 import json
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors.torch import load, save
 
 from logitflow import plots, priors, recipes, zoo
 from logitflow.files import write_atomically
-from logitflow.reproduce import hardware, measure
+from logitflow.reproduce import hardware, measure, reproduce_images
 from logitflow.reproduce import reproduce as run_reproduce
 from logitflow.run import refine as run_refine
 from logitflow.run import seeded_generator
@@ -152,8 +153,8 @@ def reproduce(options: argparse.Namespace) -> None:
         typed = _typed("reproduce", name, num_samples=options.num_samples, seeds=options.seeds)
         path = options.out / f"{name}.json"
         ledger = options.out / f"{name}.unfinished.json"
-        result = run_reproduce(
-            name,
+        run_table = reproduce_images if name == "cifar10" else partial(run_reproduce, name)
+        result = run_table(
             num_samples=options.num_samples,
             num_seeds=options.seeds,
             command=typed,
@@ -163,6 +164,10 @@ def reproduce(options: argparse.Namespace) -> None:
         ledger.unlink()
         plots.save(plots.comparison(result), path.with_suffix(".png"))
         print(f"wrote {path} and {path.with_suffix('.png')}")
+        if "curves" in result:
+            picture = options.out / f"{name}-curve.png"
+            plots.save(plots.quality_curve(result["curves"]), picture)
+            print(f"wrote {picture}")
 
 
 def _toy_of(pair: zoo.Pair) -> recipes.Toy | None:

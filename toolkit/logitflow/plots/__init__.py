@@ -1,25 +1,38 @@
 """The pictures that chapters share.
 
-Small functions draw on the Axes they are given and return it; `before_after`, `grid_of_samples` and
-`comparison` make a Figure of their own and return it, closed in pyplot: a notebook shows it once,
-when it is a cell's last expression, and `save` writes it. Only `theme` touches matplotlib's
-settings. Points are tensors or arrays of shape (N, 2).
+Small functions draw on the Axes they are given and return it; `before_after`, `grid_of_samples`,
+`comparison`, `quality_curve` and those of images make a Figure of their own and return it, closed in
+pyplot: a notebook shows it once, when it is a cell's last expression, and `save` writes it. Only `theme`
+touches matplotlib's settings. Points are tensors or arrays of shape (N, 2), images tensors of shape
+(N, 3, H, W) in [−1, 1].
 """
 
 from .figures import before_after, comparison, grid_of_samples
+from .images import (
+    before_after_images,
+    class_histogram,
+    image_grid,
+    path_of_images,
+    quality_curve,
+)
 from .panels import density, histogram, logit_map, paths, samples, vector_field
 from .style import COLORS, color_of, save, theme
 
 __all__ = [
     "COLORS",
     "before_after",
+    "before_after_images",
+    "class_histogram",
     "color_of",
     "comparison",
     "density",
     "grid_of_samples",
     "histogram",
+    "image_grid",
     "logit_map",
+    "path_of_images",
     "paths",
+    "quality_curve",
     "samples",
     "save",
     "theme",

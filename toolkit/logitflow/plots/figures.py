@@ -37,6 +37,10 @@ PANELS = {
     "high_quality": ("high quality (%)", 100.0, "linear"),
     "energy_ratio": ("energy distance ÷ floor", 1.0, "log"),
     "log_likelihood": ("log-likelihood (nats)", 1.0, "symlog"),
+    "frechet_distance": ("Fréchet distance", 1.0, "linear"),
+    "inception_score": ("inception score", 1.0, "linear"),
+    "precision": ("precision", 1.0, "linear"),
+    "recall": ("recall", 1.0, "linear"),
     "seconds": ("seconds", 1.0, "log"),
 }
 

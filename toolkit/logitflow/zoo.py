@@ -26,7 +26,10 @@ from logitflow.cards import (
 from logitflow.metrics import Moments, Reference
 
 FOLDER = Path(__file__).parent / "zoo"
-"""Where the shipped checkpoints live."""
+"""Where the shipped checkpoints live.
+
+:meta hide-value:
+"""
 
 CLASSIFIER = "cifar10-classifier"
 """The shipped classifier's name."""

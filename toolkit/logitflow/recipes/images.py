@@ -47,7 +47,10 @@ PRESETS = {
         {"batch_size": 64, "learning_rate": 2e-4, "betas": (0.0, 0.9), "discriminator_steps": 5},
     ),
 }
-"""The sizes that `logitflow train cifar10` knows."""
+"""The sizes that `logitflow train cifar10` knows.
+
+:meta hide-value:
+"""
 
 
 def train_cifar10(

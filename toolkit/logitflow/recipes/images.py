@@ -35,7 +35,7 @@ PRESETS = {
     "small": Preset(
         lambda: (ResNetGenerator(64), DCGANDiscriminator(256)),
         "non-saturating",
-        5_500,
+        4_000,
         {"batch_size": 64, "learning_rate": 2e-4, "betas": (0.0, 0.9), "discriminator_steps": 2},
     ),
     # for a GPU: the networks of DGflow's best row, a residual generator with SN-DCGAN's discriminator (which

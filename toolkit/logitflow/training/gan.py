@@ -48,7 +48,7 @@ def gradient_penalty(
     """The mean of (‖∇d(x̂)‖ − 1)² at random points between pairs (Gulrajani et al. 2017, eq. 3), a scalar."""
     shape = (len(real), *[1] * (real.ndim - 1))
     share = torch.rand(shape, generator=generator, device=real.device, dtype=real.dtype)
-    between = torch.lerp(fake.detach(), real, share).requires_grad_()
+    between = torch.lerp(fake.detach().to(real), real, share).requires_grad_()  # in full precision
     (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     return (slope.flatten(1).norm(dim=1) - 1).square().mean()
 

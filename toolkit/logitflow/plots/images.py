@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from logitflow.data.images import to_bytes
 
@@ -133,6 +134,7 @@ def class_histogram(shares: Mapping[str, Mapping[str, Any]], *, ax: Axes) -> Axe
     ax.set_yticks(range(len(names[0])), names[0])
     ax.set_ylim(len(names[0]) - 0.5, -0.5)
     ax.set_xlim(left=0)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set_xlabel("share of images (%)")
     ax.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     ax.set_axisbelow(True)
@@ -165,6 +167,7 @@ def quality_curve(
             x = [point["gradient_evaluations"] for point in curve["points"]]
             y = [point[figure] for point in curve["points"]]
             look: dict[str, Any] = {"color": f"C{i}", "marker": _MARKS[i % len(_MARKS)]}
+            look["linestyle"] = "--" if i > 6 else "-"  # the palette has seven colours
             ax.plot(x, y, markersize=4, linewidth=1.4, label=curve["method"], **look)
             k = y.index(best(y))
             ax.plot(x[k], y[k], "o", markersize=11, fillstyle="none", color=f"C{i}")

@@ -1,0 +1,302 @@
+"""The CIFAR-10 table on tiny random networks: every row runs, counts its cost, and survives being killed."""
+
+import json
+import math
+
+import pytest
+import torch
+from laws import seeded
+from torch.distributions import Normal, Uniform
+
+from logitflow import LatentTarget, run, zoo
+from logitflow.metrics.images import classifier_extractor, evaluate_images, judge_against
+from logitflow.models import DCGANDiscriminator, DCGANGenerator
+from logitflow.models.classifier import Classifier
+from logitflow.reproduce import curve_rows, image_rows, images, reproduce_images
+from logitflow.reproduce.image_rows import PLAIN, PLAIN_STEPS
+from logitflow.reproduce.lab import Mixed, image_target, open_lab
+from logitflow.run import seeded_generator
+from logitflow.samplers import gradient_flow
+from logitflow.samplers.precondition import gradient_root, precondition
+
+N = 16
+
+
+def made(make, seed, *arguments):
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return make(*arguments)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pair")
+    networks = {
+        "generator": made(DCGANGenerator, 0, 16),
+        "discriminator": made(DCGANDiscriminator, 1, 16),
+    }
+    zoo.save(folder, networks, Normal(torch.zeros(128), torch.ones(128)), seed=7)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings():
+    real = torch.rand(40, 3, 32, 32, generator=seeded()) * 2 - 1
+    tiny = judge_against(real, classifier_extractor(made(Classifier, 2, 8)), name="noise")
+    return {
+        "num_samples": N,
+        "evaluate": lambda x: evaluate_images(x, tiny),
+        "held_out": real,
+    }
+
+
+def cut(row, most=2):
+    return row._replace(stages=tuple((make, min(n, most)) for make, n in row.stages[:4]))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short():
+    """The rows as they are, but for their numbers of steps; the plain curve must reach its goal."""
+    plain, *others = curve_rows()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "image_rows", lambda: [cut(row) for row in image_rows()])
+        curves = [cut(plain, PLAIN_STEPS), *map(cut, others)]
+        patch.setattr(images, "curve_rows", lambda: curves)
+        yield
+
+
+@pytest.fixture(scope="module")
+def result(pair, settings):
+    return reproduce_images(pair, num_seeds=2, command="a test", **settings)
+
+
+def test_every_row_and_curve_is_there(result):
+    assert [row["method"] for row in result["rows"]] == [
+        "base",
+        *(row.method for row in image_rows()),
+    ]
+    assert [curve["method"] for curve in result["curves"]] == [row.method for row in curve_rows()]
+    assert json.loads(json.dumps(result)) == result
+    assert result["command"] == "a test"
+    assert (result["extractor"], result["reference"]) == ("CIFAR classifier", "noise")
+    for row in result["rows"]:
+        assert row["seeds"] == [0, 1]
+        metrics = row["metrics"]
+        for name in ("frechet_distance", "kernel_distance", "inception_score", "precision"):
+            assert math.isfinite(metrics[name]["mean"])
+            assert metrics[name]["standard_error"] >= 0
+        assert metrics["n"]["mean"] == N
+        assert sum(share["mean"] for share in row["classes"].values()) == pytest.approx(1)
+
+
+def test_cost_is_counted(result):
+    table = {
+        (row["method"], row["space"]): row["metrics"]["gradient_evaluations"]["mean"]
+        for row in result["rows"]
+    }
+    for (method, _), gradients in table.items():
+        langevin = method.startswith("DDLS")  # which takes one to begin
+        expected = 0 if method in ("base", "DRS", "MH-GAN") else 2 + langevin
+        assert gradients == expected, method
+    forwards = {
+        row["method"]: row["metrics"]["forward_evaluations"]["mean"] for row in result["rows"]
+    }
+    assert forwards["MH-GAN"] == 3
+    assert forwards["DRS"] > 10_000 / N  # the pilot's share
+    plain = result["curves"][0]
+    assert [p["steps"] for p in plain["points"]] == [k for k in images.STEPS if k <= PLAIN_STEPS]
+    assert all(p["gradient_evaluations"] == p["steps"] for p in plain["points"])
+    seconds = [p["seconds"] for p in plain["points"]]
+    assert seconds == sorted(seconds)
+    piloted = next(c for c in result["curves"] if "preconditioned" in c["method"])
+    assert piloted["points"][0]["gradient_evaluations"] == 500 / N
+
+
+def test_a_curve_begins_at_the_base(result):
+    base = result["rows"][0]["metrics"]["frechet_distance"]
+    firsts = [curve["points"][0]["frechet_distance"] for curve in result["curves"]]
+    assert max(firsts) - min(firsts) < 1e-6 * max(firsts)
+    assert abs(firsts[0] - base["mean"]) <= base["standard_error"] * math.sqrt(2)  # of two seeds
+
+
+def test_the_cheapest_setting_is_no_worse_than_the_plain_one(result):
+    goal, reached = result["cheapest"]["goal"], result["cheapest"]["reached"]
+    assert goal["steps"] == PLAIN_STEPS
+    assert reached["frechet_distance"] <= goal["frechet_distance"]
+    assert reached["inception_score"] >= goal["inception_score"]
+    assert reached["gradient_evaluations"] <= goal["gradient_evaluations"]
+    by_hand = [
+        {"method": PLAIN, "settings": [], "points": [point(25, 3.0, 6.0), point(40, 2.0, 6.5)]},
+        {"method": "a", "settings": ["s"], "points": [point(5, 2.9, 5.9), point(8, 2.9, 6.0)]},
+        {"method": "b", "settings": [], "points": [point(3, 3.1, 7.0), point(9, 2.0, 7.0)]},
+    ]
+    found = images.cheapest(by_hand)
+    assert found["goal"]["steps"] == 25
+    assert (found["reached"]["method"], found["reached"]["steps"]) == ("a", 8)
+
+
+def point(steps, distance, score):
+    return {
+        "steps": steps,
+        "gradient_evaluations": float(steps),
+        "frechet_distance": distance,
+        "inception_score": score,
+    }
+
+
+def without_seconds(content):
+    if isinstance(content, dict):
+        return {k: without_seconds(v) for k, v in content.items() if k != "seconds"}
+    return [without_seconds(v) for v in content] if isinstance(content, list) else content
+
+
+def test_a_killed_table_goes_on_from_its_ledger(pair, settings, result, tmp_path, monkeypatch):
+    ledger, work, done = tmp_path / "ledger.json", images._do, []
+
+    def killed_at_the_fifth(*arguments):
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.append(arguments)
+        return work(*arguments)
+
+    keywords = {"num_seeds": 2, "command": "a test", "ledger": ledger, **settings}
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "_do", killed_at_the_fifth)
+        with pytest.raises(KeyboardInterrupt):
+            reproduce_images(pair, **keywords)
+    assert len(json.loads(ledger.read_text())) == 4
+    counted = []
+    monkeypatch.setattr(images, "_do", lambda *a: counted.append(a) or work(*a))
+    resumed = reproduce_images(pair, **keywords)
+    assert len(counted) == len(images.jobs(2)) - 4
+    assert without_seconds(resumed) == without_seconds(result)
+
+
+def test_two_processes_fill_one_ledger(pair, settings, tmp_path, monkeypatch):
+    lab, ledger = open_lab(pair, **settings), tmp_path / "ledger.json"
+    mine, yours = images.jobs(1)[:2]
+    work = images._do
+
+    def meanwhile(*arguments):
+        monkeypatch.setattr(images, "_do", work)
+        images.do(lab, yours, ledger)  # the other finishes first
+        return work(*arguments)
+
+    monkeypatch.setattr(images, "_do", meanwhile)
+    images.do(lab, mine, ledger)
+    assert len(json.loads(ledger.read_text())) == 2
+
+
+def test_a_point_on_a_curve_is_where_the_sampler_stands(pair, settings):
+    lab = open_lab(pair, **settings)
+    row = cut(image_rows()[5], 5)
+    target, counted = image_target(lab, row)
+    z = torch.randn(6, 128, generator=seeded())
+    seen = images._follow(target, counted, row, z, (0, 2, 5), seed=3, batch_size=4)
+    sampler = gradient_flow(target, step_size=0.1, gamma=0.01)
+    for k, points, cost in seen:
+        parts = [
+            run(sampler, part, num_steps=k, generator=seeded_generator(3, 1000 + b)).z
+            for b, part in enumerate(z.split(4))
+        ]
+        torch.testing.assert_close(points, torch.cat(parts), rtol=0, atol=0)
+        assert float(cost[0]) == 6 * k
+
+
+def test_pixels_stay_in_their_box(pair, settings):
+    lab = open_lab(pair, **settings)
+    row = next(row for row in image_rows() if row.space == "data")
+    target, _ = image_target(lab, row)
+    x = torch.rand(4, 3, 32, 32, generator=seeded()) * 2 - 1
+    steep = gradient_flow(target, step_size=1e3, gamma=0.0)
+    moved = run(steep, x, num_steps=2, generator=seeded()).z
+    assert moved.abs().max() == 1
+
+
+def test_fast_copies_compute_the_same_to_bfloat16_and_leave_the_pair_alone(pair):
+    own = zoo.load(pair)
+    before = {k: v.clone() for k, v in own.discriminator.state_dict().items()}
+    x = torch.rand(8, 3, 32, 32, generator=seeded()) * 2 - 1
+    fast = Mixed(own.discriminator)
+    with torch.no_grad():
+        exact, rounded = own.discriminator(x), fast(x)
+    assert rounded.dtype == torch.float32
+    assert (rounded - exact).abs().max() < 0.05 * exact.abs().max().clamp_min(0.1)
+    assert all(torch.equal(v, before[k]) for k, v in own.discriminator.state_dict().items())
+    assert all(parameter.requires_grad for parameter in own.discriminator.parameters())
+
+
+def test_calibration_says_how_far_the_logit_is_from_a_ratio(pair, settings):
+    lab = open_lab(pair, **settings)
+    d = lab.logits["discriminator"](lab.held_out[:4])
+    calibrated = lab.logits["calibrated"](lab.held_out[:4])
+    facts = lab.calibration
+    torch.testing.assert_close(
+        calibrated, facts["slope"] * d + facts["shift"], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_refusals(pair, settings):
+    with pytest.raises(ValueError, match="at least 1 seed and 4 images"):
+        reproduce_images(pair, num_seeds=0, **settings)
+    with pytest.raises(FileNotFoundError, match="the zoo has no"):
+        reproduce_images("nowhere", **settings)
+
+
+# The preconditioner
+
+
+def linear_target(a):
+    prior = Normal(torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
+    return LatentTarget(lambda z: z, lambda x: x @ a, prior)
+
+
+def test_a_preconditioned_flow_has_its_law():
+    """z' = z + ηPa + √(2ηγ)R n from N(0, I): mean TηPa, covariance I + 2ηγT P."""
+    n, eta, gamma, steps = 40_000, 0.1, 0.5, 5
+    a = torch.tensor([1.0, -0.5], dtype=torch.float64)
+    root = torch.tensor([[1.2, 0.3], [0.3, 0.6]], dtype=torch.float64)
+    p = root @ root.T
+    sampler = precondition(
+        linear_target(a), lambda t: gradient_flow(t, step_size=eta, gamma=gamma), root
+    )
+    z = torch.randn(n, 2, generator=seeded(1), dtype=torch.float64)
+    z = run(sampler, z, num_steps=steps, generator=seeded(2)).z
+    covariance = torch.eye(2, dtype=torch.float64) + 2 * eta * gamma * steps * p
+    error = (covariance.diagonal() / n).sqrt()
+    assert ((z.mean(0) - steps * eta * p @ a).abs() < 5 * error).all()
+    variances = covariance.diagonal()
+    spread = ((variances[:, None] * variances + covariance.square()) / n).sqrt()
+    assert ((z.T.cov() - covariance).abs() < 5 * spread).all()
+
+
+def test_without_a_preconditioner_the_flow_is_the_flow():
+    target = linear_target(torch.tensor([1.0, -0.5], dtype=torch.float64))
+    z = torch.randn(5, 2, generator=seeded(1), dtype=torch.float64)
+    flow = gradient_flow(target)
+    plain = run(flow, z, num_steps=3, generator=seeded())
+    same = run(
+        precondition(target, gradient_flow, torch.eye(2, dtype=torch.float64)),
+        z,
+        num_steps=3,
+        generator=seeded(),
+    )
+    torch.testing.assert_close(same.z, plain.z)
+
+
+def test_the_root_whitens_the_slopes():
+    """Slopes of covariance diag(4, 1)·c: at power 1 the slopes in u have equal squares."""
+    scales = torch.tensor([2.0, 1.0], dtype=torch.float64)
+    target = LatentTarget(lambda z: z, lambda x: (scales * x.sin()).sum(1), None)
+    z = torch.randn(2000, 2, generator=seeded(), dtype=torch.float64)
+    root = gradient_root(target, z, power=1.0)
+    grad = target.logits_and_grad(z).grad @ root
+    second = grad.T @ grad / len(z)
+    torch.testing.assert_close(second, second[0, 0] * torch.eye(2, dtype=torch.float64))
+    assert float((root @ root.T).trace()) == pytest.approx(2)
+
+
+def test_a_box_cannot_be_preconditioned():
+    box = LatentTarget(lambda z: z, lambda x: x.sum(1), Uniform(-torch.ones(2), torch.ones(2)))
+    with pytest.raises(ValueError, match="cannot be preconditioned"):
+        precondition(box, gradient_flow, torch.eye(2))

@@ -1,6 +1,5 @@
 """What the rows of an image table share: the networks as they run, the logits, the judge."""
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from torch.distributions import Uniform
 from logitflow import priors, zoo
 from logitflow.data import cifar10
 from logitflow.data.images import from_bytes
+from logitflow.inference import fast
 from logitflow.metrics.images import evaluate_images
 from logitflow.ratio import calibrate, z_statistic
 from logitflow.reproduce.common import Counted, Row
@@ -48,20 +48,20 @@ def open_lab(
         evaluate: gives an image set's figures.
         held_out: real images in [−1, 1]; None for CIFAR-10's test images.
     """
-    fast = fast_pair(zoo.load(pair))
+    quick = fast_pair(zoo.load(pair))
     real = from_bytes(cifar10("test").pixels) if held_out is None else held_out
-    z = priors.sample(fast.prior, len(real), seeded_generator(0, 100))
+    z = priors.sample(quick.prior, len(real), seeded_generator(0, 100))
     with torch.no_grad():
-        on_real = torch.cat([fast.discriminator(part) for part in real.split(250)])
-        on_fake = torch.cat([fast.discriminator(fast.generator(part)) for part in z.split(250)])
+        on_real = torch.cat([quick.discriminator(part) for part in real.split(250)])
+        on_fake = torch.cat([quick.discriminator(quick.generator(part)) for part in z.split(250)])
     half = len(real) // 2
     calibration = calibrate(on_real[:half], on_fake[:half])
     logits: dict[str, Network] = {
-        "discriminator": fast.discriminator,
-        "calibrated": lambda x: calibration(fast.discriminator(x)),
+        "discriminator": quick.discriminator,
+        "calibrated": lambda x: calibration(quick.discriminator(x)),
     }
-    if fast.fitted is not None:
-        logits["fitted"] = fast.fitted
+    if quick.fitted is not None:
+        logits["fitted"] = quick.fitted
     shift, slope = calibration(torch.tensor([0.0, 1.0])).diff(prepend=torch.zeros(1)).tolist()
     held = on_real[half : 2 * half], on_fake[half : 2 * half]
     facts = {
@@ -71,31 +71,20 @@ def open_lab(
         "z_calibrated": z_statistic(*(calibration(d) for d in held)).statistic,
         "mean_ratio": float(calibration(held[1]).double().exp().mean()),
     }
-    return Lab(fast, logits, real, evaluate, num_samples, facts)
+    return Lab(quick, logits, real, evaluate, num_samples, facts)
 
 
 def fast_pair(pair: zoo.Pair) -> zoo.Pair:
-    """Copies of a pair's networks that run in bfloat16, channels last, without parameter gradients."""
+    """A pair's networks as they run here: rewritten to be fast, in bfloat16."""
+
+    def quick(network: nn.Module) -> Any:
+        return fast(network, dtype=torch.bfloat16)
+
     return pair._replace(
-        generator=Mixed(pair.generator),
-        discriminator=Mixed(pair.discriminator),
-        fitted=None if pair.fitted is None else Mixed(pair.fitted),
+        generator=quick(pair.generator),
+        discriminator=quick(pair.discriminator),
+        fitted=None if pair.fitted is None else quick(pair.fitted),
     )
-
-
-class Mixed(nn.Module):
-    """A network's copy in bfloat16, channels last and without parameter gradients; its results are float32."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        network = copy.deepcopy(network).requires_grad_(False)
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.eval()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the network's."""
-        with torch.autocast(x.device.type, torch.bfloat16):
-            return self.network(x).float()
 
 
 def image_target(lab: Lab, row: Row) -> tuple[LatentTarget, Counted]:

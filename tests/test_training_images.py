@@ -195,7 +195,7 @@ def test_nothing_is_drawn_from_the_global_generator():
 def tiny(monkeypatch):
     """The recipe on noise, with a preset of tiny networks and a checkpoint every 250 steps cut to every 2."""
     settings = {"batch_size": 2, "discriminator_steps": 1}
-    preset = Preset(lambda: (DCGANGenerator(16), DCGANDiscriminator(16)), "hinge", 4, settings)
+    preset = Preset(lambda: (DCGANGenerator(16), DCGANDiscriminator(16)), "hinge", 4, 2, settings)
     monkeypatch.setitem(PRESETS, "tiny", preset)
     monkeypatch.setattr(images, "cifar10", lambda split: NOISE)
 
@@ -203,6 +203,8 @@ def tiny(monkeypatch):
         train_gan(*networks, **{**settings, "checkpoint_every": 2})
 
     monkeypatch.setattr("logitflow.recipes.images.train_gan", often)
+    judged = {"frechet_distance": 1.0}  # the shipped judge would take seconds a checkpoint
+    monkeypatch.setattr("logitflow.recipes.images.evaluate_images", lambda x: judged)
 
 
 def test_the_recipe_keeps_curve_pictures_and_card_when_killed_and_resumed(tiny, tmp_path):
@@ -220,8 +222,9 @@ def test_the_recipe_keeps_curve_pictures_and_card_when_killed_and_resumed(tiny, 
     assert not (cut / "card.json").exists()
     train_cifar10("tiny", cut, device="cpu", say=lines.append)
     assert torch.equal(torch.get_rng_state(), state)
-    assert [line.split(":")[0] for line in lines] == ["step 2", "step 4"]
-    for file in ("generator.safetensors", "discriminator.safetensors", "checkpoint.safetensors"):
+    assert [line.split(":")[0] for line in lines] == ["step 2", "step 4", "fitted"]
+    for role in ("generator", "discriminator", "fitted", "checkpoint"):
+        file = f"{role}.safetensors"
         assert_same(load_file(whole / file), load_file(cut / file))
     for step in (2, 4):
         name = f"pictures/step-{step:06d}.png"

@@ -9,6 +9,7 @@ residual block) is as in the authors' code.
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import ParametrizationList
 
 from logitflow.models.residual import DownBlock, UpBlock
 
@@ -217,6 +218,21 @@ def _normalise(network: nn.Module) -> None:
             spectral_norm(module)
 
 
+@torch.no_grad()
+def settle_norms(network: nn.Module, iterations: int = 100) -> None:
+    """Bring spectral norm's power iterations to rest, in place, once the weights no longer move.
+
+    Training takes one iteration a step, from vectors that lag behind the weights.
+    """
+    for module in network.modules():
+        if isinstance(module, ParametrizationList):
+            training = module.training
+            module.train()
+            for _ in range(iterations):
+                module()
+            module.train(training)
+
+
 def largest_singular_values(network: nn.Module) -> Tensor:
     """The exact largest singular value of each convolution's and linear layer's weight as it is used, (L,)."""
     weights = [
@@ -233,4 +249,5 @@ __all__ = [
     "ResNetDiscriminator",
     "ResNetGenerator",
     "largest_singular_values",
+    "settle_norms",
 ]

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributions import Normal
 
 from logitflow import priors, zoo
 from logitflow.data import images
 from logitflow.device import choose
 from logitflow.files import write_atomically
+from logitflow.metrics import evaluate_images
 from logitflow.models import DCGANDiscriminator, ResNetGenerator
+from logitflow.models.sngan import settle_norms
+from logitflow.ratio import fit_log_ratio
 from logitflow.run import seeded_generator
 from logitflow.training import LOSSES, train_gan
 
@@ -26,6 +29,7 @@ class Preset(NamedTuple):
     networks: Callable[[], tuple[nn.Module, nn.Module]]
     loss: str
     num_steps: int
+    fit_steps: int
     settings: dict[str, Any]
 
 
@@ -36,6 +40,7 @@ PRESETS = {
         lambda: (ResNetGenerator(64), DCGANDiscriminator(256)),
         "non-saturating",
         4_000,
+        1_000,
         {"batch_size": 64, "learning_rate": 2e-4, "betas": (0.0, 0.9), "discriminator_steps": 2},
     ),
     # for a GPU: the networks of DGflow's best row, a residual generator with SN-DCGAN's discriminator (which
@@ -44,6 +49,7 @@ PRESETS = {
         lambda: (ResNetGenerator(256), DCGANDiscriminator(512)),
         "hinge",
         50_000,
+        5_000,
         {"batch_size": 64, "learning_rate": 2e-4, "betas": (0.0, 0.9), "discriminator_steps": 5},
     ),
 }
@@ -58,21 +64,27 @@ def train_cifar10(
     folder: str | Path,
     *,
     num_steps: int | None = None,
+    fit_steps: int | None = None,
     seed: int = 0,
     device: str = "auto",
     say: Callable[[str], None] = lambda line: None,
     **card: Any,
 ) -> None:
-    """Train a pair on CIFAR-10 in bfloat16 and write it; a killed run goes on from the folder's checkpoint.
+    """Train a pair on CIFAR-10 in bfloat16, fit a discriminator to the generator, and write all three.
+
+    A killed run goes on from the folder's checkpoint.
 
     The generator that is written is the exponential moving average. At each checkpoint the folder gets a
     picture of 64 fixed latents, `pictures/step-….png`, and `curve.json` a point: the step, the discriminator's
-    loss and the seconds of training so far. On a GPU the images live there and the networks are compiled.
+    loss, the Fréchet distance of 1,000 images and the seconds of training so far. The fitted discriminator
+    begins as a copy of the trained one, which has met the moving generator but never its average. On a GPU
+    the images live there and the networks are compiled.
 
     Args:
         preset: one of `PRESETS`.
         folder: where the pair goes, as `logitflow.zoo.save` lays it out.
         num_steps: generator steps; None for the preset's.
+        fit_steps: steps of fitting the discriminator, None for the preset's; 0 fits none.
         seed: of the initial weights, the data and the latents.
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
         say: is told how training goes, a line a checkpoint.
@@ -85,17 +97,18 @@ def train_cifar10(
     """
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}: choose {' or '.join(PRESETS)}")
-    make, loss, default_steps, settings = PRESETS[preset]
+    make, loss, default_steps, default_fit, settings = PRESETS[preset]
     num_steps = default_steps if num_steps is None else num_steps
+    fit_steps = default_fit if fit_steps is None else fit_steps
     folder, at = Path(folder), choose(device)
     data = images.cifar10("train")
     data = data._replace(pixels=data.pixels.to(at))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # layers draw their weights from it only
-        pair = make()
+        new = make()
     generator, discriminator = (
         network.to(at).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for network in pair
+        for network in new
     )
     average = copy.deepcopy(generator).requires_grad_(False)
     if at.type == "cuda":
@@ -109,10 +122,15 @@ def train_cifar10(
         average.eval()
         with torch.no_grad():
             x = average(z)
+            many = average(priors.sample(prior, 1000, seeded_generator(seed, 2, at)))
+        distance = evaluate_images(many)["frechet_distance"]
         path = folder / "pictures" / f"step-{step:06d}.png"
         write_atomically(path, images.png_grid(x))
-        curve.add(step, d_loss)
-        say(f"step {step}: discriminator loss {d_loss:.3f}, {path}")
+        curve.add(step, discriminator_loss=d_loss, frechet_distance=distance)
+        say(
+            f"step {step}: discriminator loss {d_loss:.3f}, "
+            f"Fréchet distance (CIFAR classifier) {distance:.2f}, {path}"
+        )
 
     train_gan(
         generator,
@@ -129,9 +147,37 @@ def train_cifar10(
         callback=report,
         **settings,
     )
-    networks = {"generator": average, "discriminator": discriminator}
-    training = {"loss": loss, "num_steps": num_steps, **settings}
-    zoo.save(folder, networks, prior, data=data.source, seed=seed, training=training, **card)
+    average.eval()
+    pair: dict[str, nn.Module] = {"generator": average, "discriminator": discriminator}
+    training = {"loss": loss, "num_steps": num_steps, "fit_steps": fit_steps, **settings}
+    if fit_steps:
+        pair["fitted"] = fitted = copy.deepcopy(discriminator)
+
+        @torch.no_grad()
+        def sample_fake(n: int, rng: torch.Generator) -> Tensor:
+            return average(priors.sample(prior, n, rng))
+
+        with torch.autocast(at.type, torch.bfloat16):
+            record = fit_log_ratio(
+                fitted,
+                data.sample,
+                sample_fake,
+                num_steps=fit_steps,
+                generator=seeded_generator(seed, 3, at),
+                batch_size=64,
+                learning_rate=2e-4,
+                num_held_out=1000,
+            )
+        training |= {
+            "fitted_cross_entropy": record.losses[-1],
+            "fitted_mean_ratio": record.mean_ratio,
+        }
+        say(
+            f"fitted: cross-entropy {record.losses[-1]:.4f} nats, mean of exp(d) {record.mean_ratio:.3f}"
+        )
+    for role in set(pair) - {"generator"}:
+        settle_norms(pair[role])
+    zoo.save(folder, pair, prior, data=data.source, seed=seed, training=training, **card)
 
 
 class _Curve:
@@ -140,11 +186,11 @@ class _Curve:
     def __init__(self, path: Path) -> None:
         self.path, self.clock = path, time.perf_counter()
 
-    def add(self, step: int, loss: float) -> None:
+    def add(self, step: int, **figures: float) -> None:
         points = json.loads(self.path.read_text()) if self.path.exists() else []
         points = [point for point in points if point["step"] < step]  # of a run begun anew: none
         now = time.perf_counter()
         seconds = now - self.clock + (points[-1]["seconds"] if points else 0)
         self.clock = now
-        points.append({"step": step, "discriminator_loss": loss, "seconds": round(seconds, 1)})
+        points.append({"step": step, **figures, "seconds": round(seconds, 1)})
         write_atomically(self.path, json.dumps(points, indent=1).encode())

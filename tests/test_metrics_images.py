@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import types
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -271,6 +272,15 @@ def test_a_missing_inception_network_says_what_to_install(monkeypatch):
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'logitflow\[fid\]'"):
         metrics.judge_against(pictures(8), "inception", name="noise")
     assert "torch_fidelity" not in sys.modules
+
+
+def test_an_inception_network_out_of_reach_is_a_sentence(monkeypatch):
+    def unreachable(feature):
+        raise URLError("no network")
+
+    monkeypatch.setattr("torchmetrics.image.fid.FrechetInceptionDistance", unreachable)
+    with pytest.raises(ConnectionError, match="weights cannot be fetched"):
+        metrics.inception_extractor()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The zoo: what is saved comes back, and what is damaged is refused by a sentence."""
 
 import json
+import math
+import os
 import shutil
 
 import pytest
@@ -9,7 +11,7 @@ from safetensors.torch import load, save
 from torch.distributions import Laplace, Normal, Uniform
 
 from logitflow import cards, metrics, zoo
-from logitflow.data.images import Images, from_bytes
+from logitflow.data.images import Images, cifar10, from_bytes
 from logitflow.models import MLP
 from logitflow.models.classifier import Classifier
 from logitflow.recipes import train_cifar10_classifier
@@ -170,6 +172,10 @@ def test_loading_a_copy_elsewhere(tmp_path):
 
 # classifiers
 
+shipped = pytest.mark.skipif(
+    not (zoo.FOLDER / zoo.CLASSIFIER).exists(), reason="no classifier is shipped yet"
+)
+
 
 @pytest.fixture
 def classifier(tmp_path):
@@ -277,3 +283,46 @@ def test_training_a_classifier_resumes_and_writes_what_loads(tmp_path, monkeypat
     train_cifar10_classifier(tmp_path, num_epochs=1, seed=1, say=said.append, command="none")
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.*")} == before
     assert sum(line.startswith("epoch") for line in said) == 1
+
+
+@shipped
+def test_the_shipped_classifier_and_its_card():
+    network, reference, card = zoo.load_classifier()
+    assert zoo.CLASSIFIER not in zoo.names()
+    with pytest.raises(ValueError, match="is a classifier, not a pair"):
+        zoo.load(zoo.CLASSIFIER)
+    folder = zoo.FOLDER / zoo.CLASSIFIER
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 8e6
+    assert card["command"].startswith("logitflow train classifier")
+    assert {"seed", "hardware", "data"} <= set(card)
+    assert card["figures"]["accuracy"] >= 0.9
+    assert [floor["n"] for floor in card["figures"]["floor"]] == [5000, 10_000]
+    assert reference.moments.n == 50_000
+    assert reference.features.shape == (5000, network.head.in_features)
+
+
+@shipped
+def test_the_shipped_judge_needs_no_data(monkeypatch):
+    """Noise is no image of CIFAR-10: its distance is far above that of real images at any n."""
+    monkeypatch.delenv("LOGITFLOW_DATA", raising=False)
+    floor = zoo.load_classifier().card["figures"]["floor"][0]
+    x = torch.rand(50, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    figures = metrics.evaluate_images(x)
+    assert (figures["n"], figures["extractor"]) == (50, "CIFAR classifier")
+    assert "50000 training images" in figures["reference"]
+    assert figures["frechet_distance"] > 20 * floor["frechet_distance"]
+    assert figures["precision"] < floor["precision"] / 2
+
+
+@shipped
+@pytest.mark.skipif("LOGITFLOW_DATA" not in os.environ, reason="LOGITFLOW_DATA names no data")
+def test_the_shipped_classifier_is_as_accurate_as_its_card_says():
+    """On 500 of the test images, within four standard errors; they are also what it is said to have seen."""
+    network, reference, card = zoo.load_classifier()
+    test = cifar10("test")
+    some = test._replace(pixels=test.pixels[:500], labels=test.labels[:500])
+    p = card["figures"]["accuracy"]
+    assert abs(accuracy(network, some) - p) < 4 * math.sqrt(p * (1 - p) / 500)
+    x = from_bytes(some.pixels[:20])
+    features, _ = metrics.classifier_extractor(network).extract(x)
+    torch.testing.assert_close(features, reference.features[:20], rtol=2e-2, atol=1e-2)

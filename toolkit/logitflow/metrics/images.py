@@ -168,6 +168,7 @@ def inception_extractor() -> Extractor:
 
     Raises:
         ModuleNotFoundError: the extra is not installed.
+        ConnectionError: the weights are not here and there is no network.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -176,6 +177,11 @@ def inception_extractor() -> Extractor:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "the Inception network needs torch-fidelity: pip install 'logitflow[fid]'."
+        ) from error
+    except OSError as error:  # urllib's, of no network
+        raise ConnectionError(
+            "the Inception network's weights cannot be fetched: connect to the network once, or judge by our "
+            "classifier."
         ) from error
     network.use_antialias = False  # type: ignore[assignment]  # images resized as the FID's authors do
 
@@ -189,8 +195,11 @@ def inception_extractor() -> Extractor:
 @torch.no_grad()
 def look(x: Tensor, extractor: Extractor) -> tuple[Tensor, Tensor | None]:
     """Features (N, d) and, from a classifier, logits (N, K) of images, on the CPU in float32."""
-    batches = progress(x.split(BATCH), desc="judge images", unit_scale=BATCH, unit="image")
-    seen = [extractor.extract(batch.float()) for batch in batches]
+    seen = []
+    with progress(total=len(x), desc="judge images", unit="image") as bar:
+        for batch in x.split(BATCH):
+            seen.append(extractor.extract(batch.float()))
+            bar.update(len(batch))
     features = torch.cat([f.flatten(1).float().cpu() for f, _ in seen])
     logits = [scores.float().cpu() for _, scores in seen if scores is not None]
     return features, torch.cat(logits) if logits else None

@@ -2,157 +2,122 @@
 
 import json
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from logitflow import priors
 from logitflow.ledger import remembered
-from logitflow.metrics.images import evaluate_images
+from logitflow.metrics import features as measures
+from logitflow.metrics.images import Judge, evaluate_images, look
 from logitflow.progress import progress
-from logitflow.reproduce.common import Counted, Row, hardware, heading, summarise
+from logitflow.reproduce.common import Row, hardware, heading, summarise
 from logitflow.reproduce.image_rows import PLAIN, PLAIN_STEPS, curve_rows, image_rows
-from logitflow.reproduce.lab import Evaluate, Lab, image_target, open_lab
-from logitflow.run import run, seeded_generator
-from logitflow.samplers import Sampler, rejection_sample
+from logitflow.reproduce.lab import Lab, follow, generate, image_target, open_lab
+from logitflow.run import seeded_generator
+from logitflow.samplers import rejection_sample
 from logitflow.target import LatentTarget
 
-Job = tuple[Row | None, int, tuple[int, ...]]
-"""A row (None is the base), its seed, and after how many steps to look; no number: at the end."""
-
+PAIR = "cifar10-sn-dcgan-small"
+"""The shipped pair that the table is about."""
 STEPS = (0, 1, 2, 3, 5, 8, 10, 15, 20, 25, 40, 60, 100)
 """Where the curves are measured."""
-DRS_PERCENTILE = (
-    80.0  # the authors' for images; plain rejection would accept hardly one in a thousand
-)
+# the authors' for images; plain rejection would accept hardly one in a thousand
+DRS_PERCENTILE = 80.0
 
 
-def jobs(num_seeds: int) -> list[Job]:
-    """All that a table is made of: the base and each row, then the curves; processes may share them out."""
-    table: list[Job] = [(None, seed, ()) for seed in range(num_seeds)]
-    for row in image_rows():
-        table += [(row, seed, ()) for seed in _seeds(row, num_seeds)]
+class Job(NamedTuple):
+    """A piece of the table that is done whole or not at all."""
+
+    row: Row | None  # None is the base, which moves nothing
+    seed: int
+    num_samples: int
+    at: tuple[int, ...] = ()  # a curve's steps to look at; none: at the end, with every figure
+
+
+def jobs(num_samples: int, num_seeds: int, curve_samples: int) -> list[Job]:
+    """All that a table is made of: the base, the rows, then the curves. Processes may share them out."""
+
+    def seeds(row: Row) -> range:
+        return range(num_seeds if row.most_seeds is None else min(num_seeds, row.most_seeds))
+
+    table = [Job(None, seed, num_samples) for seed in range(num_seeds)]
+    table += [Job(row, seed, num_samples) for row in image_rows() for seed in seeds(row)]
     for row in curve_rows():
         length = sum(steps for _, steps in row.stages)
-        at = tuple(sorted({k for k in STEPS if k < length} | {length}))
-        table += [(row, seed, at) for seed in _seeds(row, num_seeds)]
+        at = (*(k for k in STEPS if k < length), length)
+        table += [Job(row, seed, curve_samples, at) for seed in seeds(row)]
     return table
 
 
-def _seeds(row: Row | None, num_seeds: int) -> range:
-    most = None if row is None else row.most_seeds
-    return range(num_seeds if most is None else min(num_seeds, most))
-
-
 def do(lab: Lab, job: Job, ledger: Path | None = None) -> list[dict[str, Any]]:
-    """A job's figures, after each number of steps that it names; a finished one is found in the ledger."""
-    row, seed, at = job
-    key = json.dumps(
-        [heading(row), seed, at, lab.num_samples, lab.batch_size, lab.pair.card["networks"]]
-    )
-    return remembered(ledger, key, partial(_do, lab, job))
+    """A job's figures, at each of its steps; those of a finished job are found in the ledger."""
+    what = [heading(job.row), *job[1:], lab.batch_size, lab.pair.card["networks"]]
+    return remembered(ledger, json.dumps(what), partial(_do, lab, job))
 
 
 def _do(lab: Lab, job: Job) -> list[dict[str, Any]]:
-    row, seed, at = job
-    z = priors.sample(lab.pair.prior, lab.num_samples, seeded_generator(seed, 1))
-    if row is None:
+    row, seed, n, at = job
+    z = priors.sample(lab.pair.prior, n, seeded_generator(seed, 1))
+    clock = time.perf_counter()
+    if row is None or row.space == "data":
         base = LatentTarget(lab.pair.generator, lab.pair.discriminator, lab.pair.prior)
-        clock = time.perf_counter()
-        x = _generate(base, z, lab.batch_size)
-        return [_point(lab, x, 0, 0.0, 0.0, time.perf_counter() - clock)]
+        x = generate(base, z, lab.batch_size)
+    if row is None:
+        seconds = time.perf_counter() - clock
+        return [{"steps": 0, **_cost(0, 0, seconds, n), **evaluate_images(x, lab.judge)}]
     target, counted = image_target(lab, row)
     if not row.stages:
-        rng, clock = seeded_generator(seed, 2), time.perf_counter()
+        rng = seeded_generator(seed, 2)
         x = rejection_sample(
-            target, num_samples=len(z), generator=rng, percentile=DRS_PERCENTILE, batch_size=250
+            target, num_samples=n, generator=rng, percentile=DRS_PERCENTILE, batch_size=250
         ).x
-        seconds = time.perf_counter() - clock
-        return [_point(lab, x, 0, 0.0, counted.forwards / len(z), seconds)]
-    if row.space == "data":
-        z = _generate(LatentTarget(lab.pair.generator, counted, None), z, lab.batch_size)
+        cost = _cost(0, counted.forwards, time.perf_counter() - clock, n)
+        return [{"steps": 0, **cost, **evaluate_images(x, lab.judge)}]
+    start = x if row.space == "data" else z
     points = []
-    for step, moved, cost in _follow(target, counted, row, z, at, seed, lab.batch_size):
-        gradients, forwards, seconds = (float(value) for value in cost)
-        x = _generate(target, moved, lab.batch_size)
-        points.append(_point(lab, x, step, gradients / len(z), forwards / len(z), seconds))
+    for step, moved, spent in follow(target, counted, row, start, at, seed, lab.batch_size):
+        x = generate(target, moved, lab.batch_size)
+        figures = _few_figures(x, lab.judge) if at else evaluate_images(x, lab.judge)
+        gradients, forwards, seconds = spent.tolist()
+        points.append({"steps": step, **_cost(gradients, forwards, seconds, n), **figures})
     return points
 
 
-def _generate(target: LatentTarget, z: Tensor, batch_size: int) -> Tensor:
-    return torch.cat([target.generate(part) for part in z.split(batch_size)])
+def _cost(gradients: float, forwards: float, seconds: float, n: int) -> dict[str, float]:
+    return {
+        "gradient_evaluations": gradients / n,
+        "forward_evaluations": forwards / n,
+        "seconds": seconds,
+    }
 
 
-def _point(
-    lab: Lab, x: Tensor, steps: int, gradients: float, forwards: float, seconds: float
-) -> dict[str, Any]:
-    cost = {"gradient_evaluations": gradients, "forward_evaluations": forwards, "seconds": seconds}
-    return {"steps": steps, **lab.evaluate(x), **cost}
-
-
-def _follow(
-    target: LatentTarget,
-    counted: Counted,
-    row: Row,
-    z: Tensor,
-    at: tuple[int, ...],
-    seed: int,
-    batch_size: int,
-) -> list[tuple[int, Tensor, Tensor]]:
-    """Points after each number of steps in `at` (none: at the end), with what they have cost by then."""
-
-    def meter() -> Tensor:
-        now = [counted.gradients, counted.forwards, time.perf_counter()]
-        return torch.tensor(now, dtype=torch.float64)
-
-    begin = meter()
-    samplers = [(make(target), num_steps) for make, num_steps in row.stages]
-    setup = meter() - begin  # such as a preconditioner's pilot
-    at = at or (sum(num_steps for _, num_steps in samplers),)
-    batches = []
-    for b, part in enumerate(progress(z.split(batch_size), desc=row.method, unit="batch")):
-        batches.append(_follow_batch(samplers, part, seeded_generator(seed, 1000 + b), meter))
-        batches[-1] = {k: batches[-1][k] for k in at}
-    return [
-        (
-            k,
-            torch.cat([batch[k][0] for batch in batches]),
-            torch.stack([batch[k][1] for batch in batches]).sum(0) + setup,
+def _few_figures(x: Tensor, judge: Judge) -> dict[str, Any]:
+    """What a curve shows; the other figures cost more than a step."""
+    features, logits = look(x, judge.extractor)
+    if logits is None:
+        raise ValueError(
+            f"the curve needs class probabilities, and {judge.extractor.name} gives none: use a classifier"
         )
-        for k in at
-    ]
-
-
-def _follow_batch(
-    samplers: list[tuple[Sampler, int]],
-    z: Tensor,
-    generator: torch.Generator,
-    meter: Callable[[], Tensor],
-) -> dict[int, tuple[Tensor, Tensor]]:
-    begin, done = meter(), 0
-    seen = {0: (z, begin - begin)}
-
-    def watch(k: int, state: Any, info: Any) -> None:
-        seen[done + k] = (state.z, meter() - begin)
-
-    for sampler, num_steps in samplers:
-        z = run(sampler, z, num_steps=num_steps, generator=generator, callback=watch).z
-        done += num_steps
-    return seen
+    return {
+        "n": len(x),
+        "frechet_distance": measures.frechet_distance(features, judge.reference.moments),
+        "inception_score": measures.inception_score(logits),
+    }
 
 
 def reproduce_images(
-    pair: str | Path = "cifar10-sn-dcgan-small",
+    pair: str | Path = PAIR,
     *,
-    num_samples: int = 5000,
+    num_samples: int = 10_000,
     num_seeds: int = 3,
+    curve_samples: int = 1000,
     command: str = "",
     ledger: Path | None = None,
-    evaluate: Evaluate = evaluate_images,
+    judge: Judge | None = None,
     held_out: Tensor | None = None,
 ) -> dict[str, Any]:
     """Run every row and every curve on a trained pair.
@@ -161,9 +126,10 @@ def reproduce_images(
         pair: a name of the zoo or a folder.
         num_samples: images a row and seed; 50,000 in the papers.
         num_seeds: seeds, counted from 0, of latents and noise; a row may name fewer, and the result says so.
+        curve_samples: images a curve, where they are fewer than `num_samples`.
         command: what was typed, for the record.
         ledger: a file in which finished runs are kept, so that a killed table goes on; the caller removes it.
-        evaluate: gives an image set's figures.
+        judge: who looks and compares; None for our CIFAR-10 classifier.
         held_out: real images in [−1, 1]; None for CIFAR-10's test images.
 
     Returns:
@@ -177,43 +143,46 @@ def reproduce_images(
     """
     if num_seeds < 1 or num_samples < 4:
         raise ValueError("a table needs at least 1 seed and 4 images")
-    lab = open_lab(pair, num_samples=num_samples, evaluate=evaluate, held_out=held_out)
+    lab = open_lab(pair, judge=judge, held_out=held_out)
+    todo = jobs(num_samples, num_seeds, min(curve_samples, num_samples))
     table: list[tuple[Row | None, list[int], list[dict[str, Any]]]] = []
     curves = []
-    for job in progress(jobs(num_seeds), desc="reproduce cifar10", unit="run"):
-        row, seed, at = job
+    for job in progress(todo, desc="reproduce cifar10", unit="run"):
         points = do(lab, job, ledger)
-        if at:
-            curves.append({**heading(row), "seed": seed, "points": points})
-        elif table and table[-1][0] is row:
-            table[-1][1].append(seed)
+        if job.at:
+            curves.append({**heading(job.row), "seed": job.seed, "points": points})
+        elif table and table[-1][0] is job.row:
+            table[-1][1].append(job.seed)
             table[-1][2].extend(points)
         else:
-            table.append((row, [seed], points))
+            table.append((job.row, [job.seed], points))
+    real = remembered(
+        ledger, f"real {num_samples} {num_seeds}", partial(_real, lab, num_samples, num_seeds)
+    )
     return {
         "experiment": "cifar10",
         "command": command,
         "pair": {"name": str(pair), "seed": lab.pair.card.get("seed")},
         "num_samples": num_samples,
+        "curve_samples": min(curve_samples, num_samples),
+        "precision": "bfloat16",
         "hardware": hardware(),
-        "extractor": table[0][2][0].get("extractor"),
-        "reference": table[0][2][0].get("reference"),
+        "extractor": lab.judge.extractor.name,
+        "reference": lab.judge.reference.name,
         "calibration": lab.calibration,
-        "real": _summary(
-            remembered(ledger, f"real {num_samples} {num_seeds}", partial(_real, lab, num_seeds))
-        ),
+        "real": _summary(real),
         "rows": [{**heading(row), "seeds": seeds, **_summary(runs)} for row, seeds, runs in table],
         "curves": curves,
         "cheapest": cheapest(curves),
     }
 
 
-def _real(lab: Lab, num_seeds: int) -> list[dict[str, Any]]:
+def _real(lab: Lab, num_samples: int, num_seeds: int) -> list[dict[str, Any]]:
     """What held-out real images get in the generator's place."""
     runs = []
     for seed in range(num_seeds):
         order = torch.randperm(len(lab.held_out), generator=seeded_generator(seed, 3))
-        runs.append(lab.evaluate(lab.held_out[order[: lab.num_samples]]))
+        runs.append(evaluate_images(lab.held_out[order[:num_samples]], lab.judge))
     return runs
 
 

@@ -1,5 +1,6 @@
 """What the rows of an image table share: the networks as they run, the logits, the judge."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,13 +13,13 @@ from logitflow import priors, zoo
 from logitflow.data import cifar10
 from logitflow.data.images import from_bytes
 from logitflow.inference import fast
-from logitflow.metrics.images import evaluate_images
+from logitflow.metrics.images import Judge, shipped_judge
+from logitflow.progress import progress
 from logitflow.ratio import calibrate, z_statistic
 from logitflow.reproduce.common import Counted, Row
-from logitflow.run import seeded_generator
+from logitflow.run import run, seeded_generator
+from logitflow.samplers import Sampler
 from logitflow.target import LatentTarget, Network
-
-Evaluate = Callable[[Tensor], dict[str, Any]]
 
 
 class Lab(NamedTuple):
@@ -27,25 +28,19 @@ class Lab(NamedTuple):
     pair: zoo.Pair  # its networks as they run: see `fast_pair`
     logits: dict[str, Network]
     held_out: Tensor  # real images that no network was trained on, (M, 3, H, W)
-    evaluate: Evaluate
-    num_samples: int
+    judge: Judge
     calibration: dict[str, float]  # how far the discriminator's logit is from a log ratio
     batch_size: int = 250
 
 
 def open_lab(
-    pair: str | Path,
-    *,
-    num_samples: int,
-    evaluate: Evaluate = evaluate_images,
-    held_out: Tensor | None = None,
+    pair: str | Path, *, judge: Judge | None = None, held_out: Tensor | None = None
 ) -> Lab:
     """Load a pair, and calibrate its discriminator on half the held-out images (MH-GAN and DRS need a ratio).
 
     Args:
         pair: a name of the zoo or a folder.
-        num_samples: images a row and seed.
-        evaluate: gives an image set's figures.
+        judge: who looks and compares; None for our CIFAR-10 classifier.
         held_out: real images in [−1, 1]; None for CIFAR-10's test images.
     """
     quick = fast_pair(zoo.load(pair))
@@ -71,7 +66,7 @@ def open_lab(
         "z_calibrated": z_statistic(*(calibration(d) for d in held)).statistic,
         "mean_ratio": float(calibration(held[1]).double().exp().mean()),
     }
-    return Lab(quick, logits, real, evaluate, num_samples, facts)
+    return Lab(quick, logits, real, judge or shipped_judge(), facts)
 
 
 def fast_pair(pair: zoo.Pair) -> zoo.Pair:
@@ -99,3 +94,59 @@ def image_target(lab: Lab, row: Row) -> tuple[LatentTarget, Counted]:
     return LatentTarget(
         lambda x: x, counted, Uniform(-torch.ones(shape), torch.ones(shape))
     ), counted
+
+
+def generate(target: LatentTarget, z: Tensor, batch_size: int) -> Tensor:
+    """The samples of many latents, batch by batch."""
+    return torch.cat([target.generate(part) for part in z.split(batch_size)])
+
+
+def follow(
+    target: LatentTarget,
+    counted: Counted,
+    row: Row,
+    z: Tensor,
+    at: tuple[int, ...],
+    seed: int,
+    batch_size: int,
+) -> list[tuple[int, Tensor, Tensor]]:
+    """Points after each number of steps in `at` (none: at the end), with what they have cost by then."""
+
+    def meter() -> Tensor:
+        now = [counted.gradients, counted.forwards, time.perf_counter()]
+        return torch.tensor(now, dtype=torch.float64)
+
+    begin = meter()
+    samplers = [(make(target), num_steps) for make, num_steps in row.stages]
+    setup = meter() - begin  # such as a preconditioner's pilot
+    at = at or (sum(num_steps for _, num_steps in samplers),)
+    batches = []
+    for b, part in enumerate(progress(z.split(batch_size), desc=row.method, unit="batch")):
+        batches.append(_follow_batch(samplers, part, seeded_generator(seed, 1000 + b), meter))
+        batches[-1] = {k: batches[-1][k] for k in at}
+    return [
+        (
+            k,
+            torch.cat([batch[k][0] for batch in batches]),
+            torch.stack([batch[k][1] for batch in batches]).sum(0) + setup,
+        )
+        for k in at
+    ]
+
+
+def _follow_batch(
+    samplers: list[tuple[Sampler, int]],
+    z: Tensor,
+    generator: torch.Generator,
+    meter: Callable[[], Tensor],
+) -> dict[int, tuple[Tensor, Tensor]]:
+    begin, done = meter(), 0
+    seen = {0: (z, begin - begin)}
+
+    def watch(k: int, state: Any, info: Any) -> None:
+        seen[done + k] = (state.z, meter() - begin)
+
+    for sampler, num_steps in samplers:
+        z = run(sampler, z, num_steps=num_steps, generator=generator, callback=watch).z
+        done += num_steps
+    return seen

@@ -1,13 +1,15 @@
 """`logitflow train · refine · evaluate · reproduce`: the toolkit from a shell."""
 
 import argparse
-import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from logitflow import __version__, commands, zoo
+from logitflow.cli_bench import add_bench
+from logitflow.cli_options import add_command, count, number
+from logitflow.cli_train import add_train
 from logitflow.divergences import DIVERGENCES
 from logitflow.recipes import DATA_SETS
 
@@ -43,53 +45,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"logitflow {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="command")
-    _add_train(subparsers)
+    add_train(subparsers)
     _add_refine(subparsers)
     _add_evaluate(subparsers)
     _add_reproduce(subparsers)
+    add_bench(subparsers)
     return parser
-
-
-def _command(
-    subparsers: Any, name: str, run: Callable[[argparse.Namespace], None], about: str, example: str
-) -> argparse.ArgumentParser:
-    parser = subparsers.add_parser(
-        name,
-        help=about,
-        description=about[0].upper() + about[1:] + ".",
-        epilog=f"Example: {example}",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.set_defaults(command=run)
-    return parser
-
-
-def _add_train(subparsers: Any) -> None:
-    parser = _command(
-        subparsers,
-        "train",
-        commands.train,
-        "train a generator and its critic, fit a discriminator to the finished generator, and write the pair",
-        "logitflow train 25gaussians --out my-pair",
-    )
-    parser.add_argument("data", choices=DATA_SETS, help="what to learn")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for the pair; a killed run resumes"
-    )
-    parser.add_argument("--steps", type=_count, default=15_000, help="generator steps")
-    parser.add_argument(
-        "--fit-steps",
-        type=_count,
-        default=20_000,
-        help="steps of fitting the discriminator; 0: none",
-    )
-    parser.add_argument(
-        "--seed", type=_count, default=0, help="of the weights, the data and the latents"
-    )
 
 
 def _add_refine(subparsers: Any) -> None:
-    parser = _command(
+    parser = add_command(
         subparsers,
         "refine",
         commands.refine,
@@ -108,8 +73,8 @@ def _add_refine(subparsers: Any) -> None:
     parser.add_argument(
         "--logit",
         choices=("discriminator", "fitted"),
-        default="fitted",
-        help="the critic as trained, or the discriminator fitted to the fixed generator",
+        help="the discriminator as trained, or one fitted to the fixed generator; not given: fitted where the "
+        "pair has one",
     )
     parser.add_argument(
         "--space", choices=("latent", "data"), default="latent", help="which points to move"
@@ -117,38 +82,49 @@ def _add_refine(subparsers: Any) -> None:
     parser.add_argument("--divergence", choices=DIVERGENCES, default="kl", help="for dgflow")
     parser.add_argument(
         "--step-size",
-        type=_number,
-        help="η or ε in squared units of the points; Adam's rate for dot",
+        type=number,
+        help="η or ε in squared units of the points, Adam's rate for dot; not given: 0.01 for dot, 0.001 for "
+        "points, for images 0.1 for dgflow and 0.05 for the others",
     )
-    parser.add_argument("--gamma", type=_number, default=0.01, help="entropy weight, for dgflow")
-    parser.add_argument("--steps", type=_count, default=100, help="steps of the sampler")
-    parser.add_argument("--num-samples", type=_count, default=10_000, help="how many samples")
-    parser.add_argument("--batch-size", type=_count, default=2000, help="points moved together")
-    parser.add_argument("--seed", type=_count, default=0, help="of latents and noise")
+    parser.add_argument("--gamma", type=number, default=0.01, help="entropy weight, for dgflow")
+    for name, help_text in (
+        ("steps", "steps of the sampler"),
+        ("num-samples", "how many samples"),
+        ("batch-size", "points moved together"),
+    ):
+        points, images = commands.REFINE_DEFAULTS[name.replace("-", "_")]
+        parser.add_argument(
+            f"--{name}",
+            type=count,
+            help=f"{help_text}; not given: {points}, for images {images}",
+        )
+    parser.add_argument("--seed", type=count, default=0, help="of latents and noise")
 
 
 def _add_evaluate(subparsers: Any) -> None:
-    parser = _command(
+    parser = add_command(
         subparsers,
         "evaluate",
         commands.evaluate,
-        "measure samples against a data set whose truth is known, beside what real samples would get",
+        "measure samples: points beside what real ones would get, images with our classifier of CIFAR-10",
         "logitflow evaluate refined/samples.safetensors --data 25gaussians --out figures.json",
     )
     parser.add_argument(
-        "samples", type=Path, help="a safetensors file with samples x of shape (N, 2)"
+        "samples",
+        type=Path,
+        help="a safetensors file with samples x of shape (N, 2), or images (N, 3, 32, 32) in [−1, 1]",
     )
     parser.add_argument(
-        "--data", choices=DATA_SETS, required=True, help="what they should look like"
+        "--data", choices=(*DATA_SETS, "cifar10"), required=True, help="what they should look like"
     )
     parser.add_argument(
         "--out", type=Path, help="JSON file for the figures; a picture goes beside it"
     )
-    parser.add_argument("--seed", type=_count, default=0, help="of the real samples")
+    parser.add_argument("--seed", type=count, default=0, help="of the real samples")
 
 
 def _add_reproduce(subparsers: Any) -> None:
-    parser = _command(
+    parser = add_command(
         subparsers,
         "reproduce",
         commands.reproduce,
@@ -159,19 +135,5 @@ def _add_reproduce(subparsers: Any) -> None:
         "data", nargs="+", choices=(*DATA_SETS, "cifar10"), help="one or more experiments"
     )
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for JSON and PNG")
-    parser.add_argument("--num-samples", type=_count, default=10_000, help="samples a row and seed")
-    parser.add_argument("--seeds", type=_count, default=5, help="how many seeds")
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return value
-
-
-def _number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
-    return value
+    parser.add_argument("--num-samples", type=count, default=10_000, help="samples a row and seed")
+    parser.add_argument("--seeds", type=count, default=5, help="how many seeds")

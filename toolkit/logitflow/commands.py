@@ -12,8 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from logitflow import plots, priors, recipes, zoo
+from logitflow.data.images import png_grid
 from logitflow.files import write_atomically
-from logitflow.reproduce import hardware, measure, reproduce_images
+from logitflow.inference import fast
+from logitflow.metrics import evaluate_images, label
+from logitflow.reproduce import measure, reproduce_images
 from logitflow.reproduce import reproduce as run_reproduce
 from logitflow.run import refine as run_refine
 from logitflow.run import seeded_generator
@@ -28,50 +31,33 @@ from logitflow.samplers import (
 )
 from logitflow.target import LatentTarget
 
-
-def train(options: argparse.Namespace) -> None:
-    """Train a pair and picture its samples."""
-    recipes.train_toy(
-        options.data,
-        options.out,
-        num_steps=options.steps,
-        fit_steps=options.fit_steps,
-        seed=options.seed,
-        say=print,
-        command=_typed(
-            "train",
-            options.data,
-            steps=options.steps,
-            fit_steps=options.fit_steps,
-            seed=options.seed,
-        ),
-        hardware=hardware(),
-    )
-    kind, pair, rng = recipes.toy(options.data), zoo.load(options.out), seeded_generator(0, 4)
-    z = priors.sample(pair.prior, 5000, rng)
-    generated = LatentTarget(pair.generator, pair.discriminator, pair.prior).generate(z)
-    panels = [("real", kind.sample(5000, rng)), ("generated", generated)]
-    picture = options.out / "samples.png"
-    plots.save(plots.grid_of_samples(panels, **_truth(kind)), picture)
-    print(f"wrote {options.out} (the pair, its card) and {picture}")
+REFINE_DEFAULTS = {"steps": (100, 25), "num_samples": (10_000, 1000), "batch_size": (2000, 250)}
+"""What `refine` does where it is not told: for points, and for images."""
+STEP_SIZES = {"dgflow": 0.1, "ddls": 0.05, "mala": 0.05, "mh-gan+mala": 0.05}
+"""The samplers' steps for images, as in the CIFAR-10 table; for points they are 0.001."""
 
 
 def refine(options: argparse.Namespace) -> None:
     """Refine a pair's samples; a killed run goes on from its shards."""
-    if options.num_samples < 1:
-        raise ValueError("--num-samples must be at least 1")
     pair = zoo.load(options.pair)
-    logit = pair.discriminator if options.logit == "discriminator" else pair.fitted
-    if logit is None:
-        raise ValueError(f"{options.pair} has no fitted discriminator: use --logit discriminator")
+    logit = _logit(pair, options)
     target = LatentTarget(pair.generator, logit, pair.prior)
+    images = target.generate(priors.sample(pair.prior, 1, seeded_generator(0, 0))).ndim == 4
+    _fill_in(options, images)
+    if images:
+        target = LatentTarget(fast(pair.generator), fast(logit), pair.prior)
     z = priors.sample(pair.prior, options.num_samples, seeded_generator(options.seed, 1))
-    before = target.generate(z)
+    before = torch.cat([target.generate(part) for part in z.split(options.batch_size)])
     if options.space == "data":
-        target, z = LatentTarget(lambda x: x, logit, None), before
+        target, z = LatentTarget(lambda x: x, target.logit, None), before
     if options.method == "drs":
-        rng = seeded_generator(options.seed, 2)
-        result = rejection_sample(target, num_samples=options.num_samples, generator=rng)
+        result = rejection_sample(
+            target,
+            num_samples=options.num_samples,
+            generator=seeded_generator(options.seed, 2),
+            percentile=80 if images else None,  # the authors' for images: few are accepted without
+            batch_size=min(1000, options.batch_size),
+        )
     else:
         result = run_refine(
             target,
@@ -84,37 +70,66 @@ def refine(options: argparse.Namespace) -> None:
             folder=options.out / "shards",
         )
     samples = options.out / "samples.safetensors"
-    write_atomically(samples, save({"x": result.x.clone(), "z": result.z.clone()}))
+    kept = {"x": result.x, "z": result.z}  # in data space the same memory
+    write_atomically(samples, save({name: t.contiguous().clone() for name, t in kept.items()}))
     info = {name: float(value) for name, value in result.info._asdict().items()}
     _write_json(options.out / "refine.json", {"options": _plain(options), "info": info})
-    kind = _toy_of(pair)
-    if kind is not None:
-        plots.save(
-            plots.before_after(before, result.x, **_truth(kind)), options.out / "before-after.png"
-        )
+    _picture(pair, before, result.x, options.out / "before-after.png")
     print(
         f"wrote {samples}: {options.num_samples} samples, acceptance rate {info['acceptance_rate']:.2f}, "
         f"{info['num_nonfinite']:.0f} non-finite moves refused"
     )
 
 
+def _fill_in(options: argparse.Namespace, images: bool) -> None:
+    """Put the default where an option was not given, and refuse what cannot be."""
+    for name, (of_points, of_images) in REFINE_DEFAULTS.items():
+        if getattr(options, name) is None:
+            setattr(options, name, of_images if images else of_points)
+    if options.step_size is None and options.method in STEP_SIZES:
+        options.step_size = STEP_SIZES[options.method] if images else 1e-3
+    for name in ("num_samples", "batch_size"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+
+
+def _logit(pair: zoo.Pair, options: argparse.Namespace) -> torch.nn.Module:
+    if options.logit is None:
+        options.logit = "discriminator" if pair.fitted is None else "fitted"
+    if options.logit == "discriminator":
+        return pair.discriminator
+    if pair.fitted is None:
+        raise ValueError(f"{options.pair} has no fitted discriminator: use --logit discriminator")
+    return pair.fitted
+
+
+def _picture(pair: zoo.Pair, before: torch.Tensor, after: torch.Tensor, path: Path) -> None:
+    kind = _toy_of(pair)
+    if kind is not None:
+        plots.save(plots.before_after(before, after, **truth(kind)), path)
+    elif before.ndim == 4:
+        plots.save(plots.before_after_images(before[:32], after[:32]), path)
+
+
 def _sampler(target: LatentTarget, options: argparse.Namespace) -> Sampler:
     step = {} if options.step_size is None else {"step_size": options.step_size}
     match options.method:
         case "dgflow":
-            step = step or {"step_size": 1e-3}
             return gradient_flow(target, divergence=options.divergence, gamma=options.gamma, **step)
         case "dot":
             return optimal_transport(target, **step)
         case "mh-gan":
             return metropolis_hastings(target)
-    chain = langevin(target, adjust=options.method != "ddls", **(step or {"step_size": 1e-3}))
+    chain = langevin(target, adjust=options.method != "ddls", **step)
     return cycle(metropolis_hastings(target), chain) if options.method == "mh-gan+mala" else chain
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Measure samples beside real ones."""
     x = _read_samples(options.samples)
+    if options.data == "cifar10":
+        _evaluate_images(x, options)
+        return
     kind = recipes.toy(options.data)
     rng = seeded_generator(options.seed, 3)
     real, more_real = kind.sample(len(x), rng), kind.sample(len(x), rng)
@@ -132,7 +147,21 @@ def evaluate(options: argparse.Namespace) -> None:
         _write_json(options.out, record)
         picture = options.out.with_suffix(".png")
         panels = [(options.samples.name, x), ("real", real)]
-        plots.save(plots.grid_of_samples(panels, **_truth(kind)), picture)
+        plots.save(plots.grid_of_samples(panels, **truth(kind)), picture)
+        print(f"wrote {options.out} and {picture}")
+
+
+def _evaluate_images(x: torch.Tensor, options: argparse.Namespace) -> None:
+    figures = evaluate_images(x)
+    print(f"n = {figures['n']}, against {figures['reference']}")
+    for name, value in figures.items():
+        if isinstance(value, float):
+            print(f"{label(name, figures['extractor']):45}{value:12.4g}")
+    print("classes: " + ", ".join(f"{k} {v}" for k, v in figures.get("class_counts", {}).items()))
+    if options.out is not None:
+        _write_json(options.out, {"options": _plain(options), "figures": figures})
+        picture = options.out.with_suffix(".png")
+        write_atomically(picture, png_grid(x[:64]))
         print(f"wrote {options.out} and {picture}")
 
 
@@ -150,14 +179,14 @@ def _read_samples(path: Path) -> torch.Tensor:
 def reproduce(options: argparse.Namespace) -> None:
     """Run the tables, each into one JSON and one picture."""
     for name in options.data:
-        typed = _typed("reproduce", name, num_samples=options.num_samples, seeds=options.seeds)
+        command = typed("reproduce", name, num_samples=options.num_samples, seeds=options.seeds)
         path = options.out / f"{name}.json"
         ledger = options.out / f"{name}.unfinished.json"
         run_table = reproduce_images if name == "cifar10" else partial(run_reproduce, name)
         result = run_table(
             num_samples=options.num_samples,
             num_seeds=options.seeds,
-            command=typed,
+            command=command,
             ledger=ledger,
         )
         _write_json(path, result)
@@ -174,11 +203,13 @@ def _toy_of(pair: zoo.Pair) -> recipes.Toy | None:
     return recipes.toy(pair.card["data"]) if pair.card.get("data") in recipes.DATA_SETS else None
 
 
-def _truth(kind: recipes.Toy) -> dict[str, Any]:
+def truth(kind: recipes.Toy) -> dict[str, Any]:
+    """A toy's centres and spread for its pictures, where it has them."""
     return {} if kind.mixture is None else kind.mixture._asdict()
 
 
-def _typed(command: str, *positional: str, **named: Any) -> str:
+def typed(command: str, *positional: str, **named: Any) -> str:
+    """A command as one would type it."""
     words = [f"--{key.replace('_', '-')} {value}" for key, value in named.items()]
     return " ".join(["logitflow", command, *map(shlex.quote, positional), *words])
 

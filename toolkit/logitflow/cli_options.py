@@ -1,0 +1,49 @@
+"""What the command line's parsers share."""
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import Any
+
+
+def add_command(
+    subparsers: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], None] | None,
+    about: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    """A command's parser, with its example below; `run` gets the parsed options."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name,
+        help=about,
+        description=about[0].upper() + about[1:] + ".",
+        epilog=f"Example: {example}",
+        formatter_class=_Help,
+    )
+    if run is not None:
+        parser.set_defaults(command=run)
+    return parser
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells each option's default, where it is more than its absence."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+def count(text: str) -> int:
+    """A whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return value

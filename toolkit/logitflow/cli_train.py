@@ -1,0 +1,170 @@
+"""`logitflow train`: a parser for each thing that can be trained, and what it runs."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from logitflow import plots, priors, recipes, zoo
+from logitflow.cli_options import add_command, count
+from logitflow.commands import truth, typed
+from logitflow.device import DEVICES, choose
+from logitflow.reproduce import hardware
+from logitflow.run import seeded_generator
+from logitflow.target import LatentTarget
+
+
+def add_train(subparsers: Any) -> None:
+    """Add `train` and below it one command a data set, each with its own options."""
+    parser = add_command(
+        subparsers,
+        "train",
+        None,
+        "train a pair, a generator with its discriminator, or a classifier, and write it with its card",
+        "logitflow train 25gaussians --out my-pair",
+    )
+    below = parser.add_subparsers(dest="data", required=True, metavar="what")
+    for name in recipes.DATA_SETS:
+        _add_toy(below, name)
+    _add_cifar10(below)
+    _add_classifier(below)
+
+
+def _add_toy(subparsers: Any, name: str) -> None:
+    parser = add_command(
+        subparsers,
+        name,
+        train_toy,
+        "train a WGAN-GP pair on a two-dimensional toy, then fit a discriminator to the finished generator",
+        f"logitflow train {name} --out my-pair",
+    )
+    _add_folder(parser, "the pair")
+    parser.add_argument("--steps", type=count, default=15_000, help="generator steps")
+    parser.add_argument(
+        "--fit-steps",
+        type=count,
+        default=20_000,
+        help="steps of fitting the discriminator; 0: none",
+    )
+    parser.add_argument(
+        "--seed", type=count, default=0, help="of the weights, the data and the latents"
+    )
+
+
+def _add_cifar10(subparsers: Any) -> None:
+    parser = add_command(
+        subparsers,
+        "cifar10",
+        train_cifar10,
+        "train a pair on CIFAR-10, which LOGITFLOW_DATA or the network must provide; pictures and curve.json "
+        "tell how it goes",
+        "logitflow train cifar10 --preset small --out my-cifar10",
+    )
+    _add_folder(parser, "the pair, its pictures and its curve")
+    parser.add_argument(
+        "--preset",
+        choices=tuple(recipes.PRESETS),
+        default="small",
+        help="small: an hour or so of two cores; paper: the papers' size, for a GPU",
+    )
+    parser.add_argument("--steps", type=count, help="generator steps; not given: the preset's")
+    parser.add_argument(
+        "--fit-steps",
+        type=count,
+        default=1000,
+        help="steps of fitting the discriminator to the finished generator; 0: none",
+    )
+    parser.add_argument(
+        "--seed", type=count, default=0, help="of the weights, the data and the latents"
+    )
+    _add_device(parser)
+
+
+def _add_classifier(subparsers: Any) -> None:
+    parser = add_command(
+        subparsers,
+        "classifier",
+        train_classifier,
+        "train the classifier of CIFAR-10 that judges images, and write it with what it sees there",
+        "logitflow train classifier --out my-classifier",
+    )
+    _add_folder(parser, "the classifier")
+    parser.add_argument("--epochs", type=count, default=15, help="passes through the images")
+    parser.add_argument("--seed", type=count, default=0, help="of the weights and the order")
+    _add_device(parser)
+
+
+def _add_folder(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help=f"folder for {what}; a killed run goes on from there",
+    )
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", choices=DEVICES, default="auto", help="auto: a CUDA GPU where there is one"
+    )
+
+
+def train_toy(options: argparse.Namespace) -> None:
+    """Train a pair on a toy and picture its samples."""
+    settings = {"steps": options.steps, "fit_steps": options.fit_steps, "seed": options.seed}
+    recipes.train_toy(
+        options.data,
+        options.out,
+        num_steps=options.steps,
+        fit_steps=options.fit_steps,
+        seed=options.seed,
+        say=print,
+        command=typed("train", options.data, **settings),
+        hardware=hardware(),
+    )
+    kind, pair, rng = recipes.toy(options.data), zoo.load(options.out), seeded_generator(0, 4)
+    z = priors.sample(pair.prior, 5000, rng)
+    generated = LatentTarget(pair.generator, pair.discriminator, pair.prior).generate(z)
+    panels = [("real", kind.sample(5000, rng)), ("generated", generated)]
+    picture = options.out / "samples.png"
+    plots.save(plots.grid_of_samples(panels, **truth(kind)), picture)
+    print(f"wrote {options.out} (the pair, its card) and {picture}")
+
+
+def train_cifar10(options: argparse.Namespace) -> None:
+    """Train a pair on CIFAR-10."""
+    preset = recipes.PRESETS[options.preset]
+    steps = preset.num_steps if options.steps is None else options.steps
+    settings = {"steps": steps, "fit_steps": options.fit_steps, "seed": options.seed}
+    recipes.train_cifar10(
+        options.preset,
+        options.out,
+        num_steps=steps,
+        fit_steps=options.fit_steps,
+        seed=options.seed,
+        device=options.device,
+        say=print,
+        command=typed("train", "cifar10", preset=options.preset, **settings),
+        hardware=_machine(options.device),
+    )
+    print(f"wrote {options.out} (the pair, its card, pictures of 64 latents and curve.json)")
+
+
+def train_classifier(options: argparse.Namespace) -> None:
+    """Train the classifier that judges images."""
+    recipes.train_cifar10_classifier(
+        options.out,
+        num_epochs=options.epochs,
+        seed=options.seed,
+        device=str(choose(options.device)),
+        say=print,
+        command=typed("train", "classifier", epochs=options.epochs, seed=options.seed),
+        hardware=_machine(options.device),
+    )
+    print(f"wrote {options.out} (the classifier, its card and its view of CIFAR-10)")
+
+
+def _machine(device: str) -> str:
+    gpu = choose(device).type == "cuda"
+    return f"{torch.cuda.get_device_name()}, {hardware()}" if gpu else hardware()

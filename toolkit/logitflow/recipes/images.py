@@ -177,7 +177,8 @@ def train_cifar10(
         )
     for role in set(pair) - {"generator"}:
         settle_norms(pair[role])
-    zoo.save(folder, pair, prior, data=data.source, seed=seed, training=training, **card)
+    facts = {"data": data.source, "seed": seed, "training": training, "curve": curve.points()}
+    zoo.save(folder, pair, prior, **facts, **card)
 
 
 class _Curve:
@@ -187,10 +188,12 @@ class _Curve:
         self.path, self.clock = path, time.perf_counter()
 
     def add(self, step: int, **figures: float) -> None:
-        points = json.loads(self.path.read_text()) if self.path.exists() else []
-        points = [point for point in points if point["step"] < step]  # of a run begun anew: none
+        points = [point for point in self.points() if point["step"] < step]  # begun anew: none
         now = time.perf_counter()
         seconds = now - self.clock + (points[-1]["seconds"] if points else 0)
         self.clock = now
         points.append({"step": step, **figures, "seconds": round(seconds, 1)})
         write_atomically(self.path, json.dumps(points, indent=1).encode())
+
+    def points(self) -> list[dict[str, float]]:
+        return json.loads(self.path.read_text()) if self.path.exists() else []

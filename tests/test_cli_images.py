@@ -132,11 +132,11 @@ def asked(monkeypatch):
 def test_training_cifar10_from_the_shell(asked, tmp_path):
     assert main(["train", "cifar10", "--out", str(tmp_path), "--device", "cpu"]) == 0
     ((words, settings),) = asked
-    steps = recipes.PRESETS["small"].num_steps
+    steps, fit_steps = recipes.PRESETS["small"].num_steps, recipes.PRESETS["small"].fit_steps
     assert words == ("small", tmp_path)
-    assert (settings["num_steps"], settings["fit_steps"], settings["seed"]) == (steps, 1000, 0)
+    assert (settings["num_steps"], settings["fit_steps"], settings["seed"]) == (steps, fit_steps, 0)
     assert settings["command"] == (
-        f"logitflow train cifar10 --preset small --steps {steps} --fit-steps 1000 --seed 0"
+        f"logitflow train cifar10 --preset small --steps {steps} --fit-steps {fit_steps} --seed 0"
     )
     assert "CPU cores" in settings["hardware"]
     words = ("--preset", "paper", "--steps", "7", "--fit-steps", "3", "--seed", "5")

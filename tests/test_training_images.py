@@ -15,9 +15,8 @@ from logitflow.data import Images, images
 from logitflow.data.images import from_bytes
 from logitflow.models import DCGANDiscriminator, DCGANGenerator
 from logitflow.models.classifier import Classifier
-from logitflow.models.sngan import largest_singular_values
+from logitflow.models.sngan import largest_singular_values, settle_norms
 from logitflow.recipes import PRESETS, train_cifar10
-from logitflow.recipes.images import Preset
 from logitflow.training import LOSSES, accuracy, train_classifier, train_gan
 from logitflow.training.classifier import augment
 
@@ -147,14 +146,12 @@ def test_spectral_norm_is_1_after_training():
     """In training it lags behind the weights; the paper's figure 9 shows it up to 0.2 above 1 early on."""
     _, discriminator, _ = train(networks(), num_steps=25)
     values = largest_singular_values(discriminator.eval())
-    assert (
-        values.min() > 1 - 1e-5
-    )  # the estimate that divides a weight is never above its true norm
+    # The estimate that divides a weight is never above its true norm.
+    assert values.min() > 1 - 1e-5
     assert values.max() < 1.2
-    with torch.no_grad():
-        for _ in range(100):  # without updates power iteration catches up
-            discriminator.train()(torch.zeros(1, 3, 32, 32))
-    values = largest_singular_values(discriminator.eval())
+    settle_norms(discriminator)  # without updates power iteration catches up
+    assert not discriminator.training
+    values = largest_singular_values(discriminator)
     assert ((values - 1).abs() < 1e-3).all()
     bare = largest_singular_values(networks(spectral=False)[1])
     assert ((bare - 1).abs() > 0.1).any()  # and so it would not be without
@@ -193,18 +190,25 @@ def test_nothing_is_drawn_from_the_global_generator():
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """The recipe on noise, with a preset of tiny networks and a checkpoint every 250 steps cut to every 2."""
+    """The recipe on noise, with tiny networks, and a checkpoint every 2 steps instead of every 250."""
     settings = {"batch_size": 2, "discriminator_steps": 1}
-    preset = Preset(lambda: (DCGANGenerator(16), DCGANDiscriminator(16)), "hinge", 4, 2, settings)
-    monkeypatch.setitem(PRESETS, "tiny", preset)
+    small = PRESETS["small"]._replace(
+        networks=lambda: (DCGANGenerator(16), DCGANDiscriminator(16)),
+        num_steps=4,
+        fit_steps=2,
+        settings=settings,
+    )
+    monkeypatch.setitem(PRESETS, "tiny", small)
     monkeypatch.setattr(images, "cifar10", lambda split: NOISE)
+
+    def judge(x):
+        return {"frechet_distance": float(x.square().mean())}
 
     def often(*networks, **settings):
         train_gan(*networks, **{**settings, "checkpoint_every": 2})
 
+    monkeypatch.setattr("logitflow.recipes.images.evaluate_images", judge)
     monkeypatch.setattr("logitflow.recipes.images.train_gan", often)
-    judged = {"frechet_distance": 1.0}  # the shipped judge would take seconds a checkpoint
-    monkeypatch.setattr("logitflow.recipes.images.evaluate_images", lambda x: judged)
 
 
 def test_the_recipe_keeps_curve_pictures_and_card_when_killed_and_resumed(tiny, tmp_path):
@@ -231,12 +235,15 @@ def test_the_recipe_keeps_curve_pictures_and_card_when_killed_and_resumed(tiny, 
         assert (whole / name).read_bytes() == (cut / name).read_bytes()
     curves = [json.loads((folder / "curve.json").read_text()) for folder in (whole, cut)]
     assert [[p["step"] for p in curve] for curve in curves] == [[2, 4], [2, 4]]
-    assert [p["discriminator_loss"] for p in curves[0]] == [
-        p["discriminator_loss"] for p in curves[1]
-    ]
+    for figure in ("discriminator_loss", "frechet_distance"):
+        assert [p[figure] for p in curves[0]] == [p[figure] for p in curves[1]]
     for curve in curves:
         assert 0 <= curve[0]["seconds"] <= curve[1]["seconds"]
     pair = zoo.load(whole)
+    for network in (pair.discriminator, pair.fitted):
+        assert ((largest_singular_values(network) - 1).abs() < 1e-3).all()
+    trained, fitted = (n.layers[0].bias for n in (pair.discriminator, pair.fitted))
+    assert not torch.equal(trained, fitted)
     assert_same(
         pair.generator.state_dict(),
         {
@@ -250,16 +257,21 @@ def test_the_recipe_keeps_curve_pictures_and_card_when_killed_and_resumed(tiny, 
     assert pair.card["seed"] == 0
     assert pair.card["training"]["num_steps"] == 4
     (whole / "checkpoint.safetensors").unlink()
-    train_cifar10("tiny", whole, device="cpu", num_steps=2)  # begun anew: the old curve goes
+    train_cifar10(
+        "tiny", whole, device="cpu", num_steps=2, fit_steps=0
+    )  # begun anew: the old curve goes
     assert [p["step"] for p in json.loads((whole / "curve.json").read_text())] == [2]
 
 
 def test_the_shipped_pair_fits_its_budget():
-    """G and D of the small preset as float32 files, together under 12 MB."""
-    size = 0
-    for network in PRESETS["small"].networks():
-        size += sum(t.numel() * t.element_size() for t in network.state_dict().values())
-    assert size < 12e6
+    """The small preset's generator, discriminator and fitted discriminator: under 12 MB as float32."""
+    generator, discriminator = PRESETS["small"].networks()
+    tensors = [
+        tensor
+        for network in (generator, discriminator, discriminator)
+        for tensor in network.state_dict().values()
+    ]
+    assert sum(tensor.numel() * tensor.element_size() for tensor in tensors) < 12e6
 
 
 def test_a_preset_or_a_device_that_is_not_there_is_refused(tmp_path):

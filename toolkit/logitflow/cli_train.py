@@ -72,8 +72,8 @@ def _add_cifar10(subparsers: Any) -> None:
     parser.add_argument(
         "--fit-steps",
         type=count,
-        default=1000,
-        help="steps of fitting the discriminator to the finished generator; 0: none",
+        help="steps of fitting a copy of the discriminator to the finished generator; not given: the preset's, "
+        "0: none",
     )
     parser.add_argument(
         "--seed", type=count, default=0, help="of the weights, the data and the latents"
@@ -136,12 +136,13 @@ def train_cifar10(options: argparse.Namespace) -> None:
     """Train a pair on CIFAR-10."""
     preset = recipes.PRESETS[options.preset]
     steps = preset.num_steps if options.steps is None else options.steps
-    settings = {"steps": steps, "fit_steps": options.fit_steps, "seed": options.seed}
+    fit_steps = preset.fit_steps if options.fit_steps is None else options.fit_steps
+    settings = {"steps": steps, "fit_steps": fit_steps, "seed": options.seed}
     recipes.train_cifar10(
         options.preset,
         options.out,
         num_steps=steps,
-        fit_steps=options.fit_steps,
+        fit_steps=fit_steps,
         seed=options.seed,
         device=options.device,
         say=print,

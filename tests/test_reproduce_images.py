@@ -13,8 +13,8 @@ from logitflow.metrics.images import classifier_extractor, judge_against
 from logitflow.models import DCGANDiscriminator, DCGANGenerator
 from logitflow.models.classifier import Classifier
 from logitflow.reproduce import curve_rows, image_rows, images, reproduce_images
-from logitflow.reproduce.image_rows import PLAIN, PLAIN_STEPS
 from logitflow.reproduce.lab import follow, image_target, open_lab
+from logitflow.reproduce.settings import PLAIN, PLAIN_STEPS
 from logitflow.run import seeded_generator
 from logitflow.samplers import gradient_flow
 from logitflow.samplers.precondition import gradient_root, precondition

@@ -15,8 +15,8 @@ from logitflow.metrics import features as measures
 from logitflow.metrics.images import Judge, evaluate_images, look
 from logitflow.progress import progress
 from logitflow.reproduce.common import Row, hardware, heading, summarise
-from logitflow.reproduce.image_rows import PLAIN, PLAIN_STEPS, curve_rows, image_rows
 from logitflow.reproduce.lab import Lab, follow, generate, image_target, open_lab
+from logitflow.reproduce.settings import PLAIN, PLAIN_STEPS, curve_rows, image_rows
 from logitflow.run import seeded_generator
 from logitflow.samplers import rejection_sample
 from logitflow.target import LatentTarget

@@ -16,8 +16,7 @@ from logitflow.reproduce import curve_rows, image_rows, images, reproduce_images
 from logitflow.reproduce.lab import follow, image_target, open_lab
 from logitflow.reproduce.settings import PLAIN, PLAIN_STEPS
 from logitflow.run import seeded_generator
-from logitflow.samplers import gradient_flow
-from logitflow.samplers.precondition import gradient_root, precondition
+from logitflow.samplers import gradient_flow, gradient_root, precondition
 
 N = 16
 

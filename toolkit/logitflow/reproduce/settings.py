@@ -6,11 +6,12 @@ from logitflow.run import seeded_generator
 from logitflow.samplers import (
     Sampler,
     gradient_flow,
+    gradient_root,
     langevin,
     metropolis_hastings,
     optimal_transport,
+    precondition,
 )
-from logitflow.samplers.precondition import gradient_root, precondition
 from logitflow.target import LatentTarget
 
 PLAIN = "DGflow (KL), η = 0.1"

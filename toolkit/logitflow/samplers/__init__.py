@@ -5,6 +5,7 @@ from logitflow.samplers.cycle import cycle
 from logitflow.samplers.gradient_flow import gradient_flow
 from logitflow.samplers.langevin import langevin
 from logitflow.samplers.metropolis import metropolis_hastings
+from logitflow.samplers.precondition import gradient_root, precondition
 from logitflow.samplers.rejection import rejection_sample
 from logitflow.samplers.transport import estimate_lipschitz, optimal_transport
 
@@ -14,8 +15,10 @@ __all__ = [
     "cycle",
     "estimate_lipschitz",
     "gradient_flow",
+    "gradient_root",
     "langevin",
     "metropolis_hastings",
     "optimal_transport",
+    "precondition",
     "rejection_sample",
 ]

@@ -13,7 +13,7 @@ from logitflow.models import (
     ResNetGenerator,
 )
 from logitflow.models.classifier import Classifier
-from logitflow.models.sngan import largest_singular_values
+from logitflow.models.spectral import largest_singular_values
 
 GENERATORS = [DCGANGenerator, ResNetGenerator]
 DISCRIMINATORS = [DCGANDiscriminator, ResNetDiscriminator]

@@ -15,7 +15,7 @@ from logitflow.data import Images, images
 from logitflow.data.images import from_bytes
 from logitflow.models import DCGANDiscriminator, DCGANGenerator
 from logitflow.models.classifier import Classifier
-from logitflow.models.sngan import largest_singular_values, settle_norms
+from logitflow.models.spectral import largest_singular_values, settle_norms
 from logitflow.recipes import PRESETS, train_cifar10
 from logitflow.training import LOSSES, accuracy, train_classifier, train_gan
 from logitflow.training.classifier import augment

@@ -6,12 +6,10 @@ What the tables leave open (initial weights, the batch norm after the dense laye
 residual block) is as in the authors' code.
 """
 
-import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
-from torch.nn.utils.parametrize import ParametrizationList
 
 from logitflow.models.residual import DownBlock, UpBlock
+from logitflow.models.spectral import normalise
 
 
 class DCGANGenerator(nn.Module):
@@ -78,7 +76,7 @@ class DCGANDiscriminator(nn.Module):
         )
         _initialise(self, std=0.02)
         if spectral:
-            _normalise(self)
+            normalise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, size, size) → logits (N,)."""
@@ -162,7 +160,7 @@ class ResNetDiscriminator(nn.Module):
         self.dense = nn.Linear(width, 1)
         _initialise(self)
         if spectral:
-            _normalise(self)
+            normalise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, size, size) → logits (N,)."""
@@ -211,43 +209,9 @@ def _initialise(network: nn.Module, std: float | None = None) -> None:
                     nn.init.xavier_uniform_(layer.weight, gain=2**0.5)
 
 
-def _normalise(network: nn.Module) -> None:
-    """Hold each weight, as a matrix of its outputs by its inputs, at a largest singular value of 1."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            spectral_norm(module)
-
-
-@torch.no_grad()
-def settle_norms(network: nn.Module, iterations: int = 100) -> None:
-    """Bring spectral norm's power iterations to rest, in place, once the weights no longer move.
-
-    Training takes one iteration a step, from vectors that lag behind the weights.
-    """
-    for module in network.modules():
-        if isinstance(module, ParametrizationList):
-            training = module.training
-            module.train()
-            for _ in range(iterations):
-                module()
-            module.train(training)
-
-
-def largest_singular_values(network: nn.Module) -> Tensor:
-    """The exact largest singular value of each convolution's and linear layer's weight as it is used, (L,)."""
-    weights = [
-        module.weight.detach().flatten(1).double()
-        for module in network.modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
-    ]
-    return torch.stack([torch.linalg.matrix_norm(weight, 2) for weight in weights])
-
-
 __all__ = [
     "DCGANDiscriminator",
     "DCGANGenerator",
     "ResNetDiscriminator",
     "ResNetGenerator",
-    "largest_singular_values",
-    "settle_norms",
 ]

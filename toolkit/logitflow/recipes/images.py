@@ -17,7 +17,7 @@ from logitflow.device import choose
 from logitflow.files import write_atomically
 from logitflow.metrics import evaluate_images
 from logitflow.models import DCGANDiscriminator, ResNetGenerator
-from logitflow.models.sngan import settle_norms
+from logitflow.models.spectral import settle_norms
 from logitflow.ratio import fit_log_ratio
 from logitflow.run import seeded_generator
 from logitflow.training import LOSSES, train_gan

@@ -1,4 +1,4 @@
-"""`logitflow train · refine · evaluate · reproduce`: the toolkit from a shell."""
+"""`logitflow train · refine · evaluate · reproduce · bench`: the toolkit from a shell."""
 
 import argparse
 import sys

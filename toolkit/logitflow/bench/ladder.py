@@ -22,7 +22,7 @@ from logitflow.samplers import gradient_flow
 from logitflow.samplers.core import randn_like
 from logitflow.target import LatentTarget
 
-SHIPPED = "cifar10-sn-dcgan-small"
+SHIPPED = "cifar10-sn-resnet-small"
 STEP_SIZE, GAMMA = 0.01, 0.01  # no matter for speed
 
 Pair = tuple[nn.Module, nn.Module]

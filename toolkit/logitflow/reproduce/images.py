@@ -21,7 +21,7 @@ from logitflow.run import seeded_generator
 from logitflow.samplers import rejection_sample
 from logitflow.target import LatentTarget
 
-PAIR = "cifar10-sn-dcgan-small"
+PAIR = "cifar10-sn-resnet-small"
 """The shipped pair that the table is about."""
 STEPS = (0, 1, 2, 3, 5, 8, 10, 15, 20, 25, 40, 60, 100)
 """Where the curves are measured."""

@@ -195,7 +195,8 @@ def reproduce(options: argparse.Namespace) -> None:
         print(f"wrote {path} and {path.with_suffix('.png')}")
         if "curves" in result:
             picture = options.out / f"{name}-curve.png"
-            plots.save(plots.quality_curve(result["curves"]), picture)
+            curve = plots.quality_curve(result["curves"], real=result["real_of_curves"])
+            plots.save(curve, picture)
             print(f"wrote {picture}")
 
 

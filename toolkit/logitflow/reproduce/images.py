@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -144,10 +145,10 @@ def reproduce_images(
     if num_seeds < 1 or num_samples < 4:
         raise ValueError("a table needs at least 1 seed and 4 images")
     lab = open_lab(pair, judge=judge, held_out=held_out)
-    todo = jobs(num_samples, num_seeds, min(curve_samples, num_samples))
+    few = min(curve_samples, num_samples)
     table: list[tuple[Row | None, list[int], list[dict[str, Any]]]] = []
     curves = []
-    for job in progress(todo, desc="reproduce cifar10", unit="run"):
+    for job in progress(jobs(num_samples, num_seeds, few), desc="reproduce cifar10", unit="run"):
         points = do(lab, job, ledger)
         if job.at:
             curves.append({**heading(job.row), "seed": job.seed, "points": points})
@@ -156,34 +157,35 @@ def reproduce_images(
             table[-1][2].extend(points)
         else:
             table.append((job.row, [job.seed], points))
-    real = remembered(
-        ledger, f"real {num_samples} {num_seeds}", partial(_real, lab, num_samples, num_seeds)
-    )
+    real = _real(lab, num_samples, num_seeds, evaluate_images)
     return {
         "experiment": "cifar10",
         "command": command,
         "pair": {"name": str(pair), "seed": lab.pair.card.get("seed")},
         "num_samples": num_samples,
-        "curve_samples": min(curve_samples, num_samples),
+        "curve_samples": few,
         "precision": "bfloat16",
         "hardware": hardware(),
         "extractor": lab.judge.extractor.name,
         "reference": lab.judge.reference.name,
         "calibration": lab.calibration,
         "real": _summary(real),
+        "real_of_curves": _summary(_real(lab, few, num_seeds, _few_figures))["metrics"],
         "rows": [{**heading(row), "seeds": seeds, **_summary(runs)} for row, seeds, runs in table],
         "curves": curves,
         "cheapest": cheapest(curves),
     }
 
 
-def _real(lab: Lab, num_samples: int, num_seeds: int) -> list[dict[str, Any]]:
+def _real(
+    lab: Lab, n: int, num_seeds: int, figures: Callable[[Tensor, Judge], dict[str, Any]]
+) -> list[dict[str, Any]]:
     """What held-out real images get in the generator's place."""
-    runs = []
-    for seed in range(num_seeds):
-        order = torch.randperm(len(lab.held_out), generator=seeded_generator(seed, 3))
-        runs.append(evaluate_images(lab.held_out[order[:num_samples]], lab.judge))
-    return runs
+    orders = (
+        torch.randperm(len(lab.held_out), generator=seeded_generator(seed, 3))
+        for seed in range(num_seeds)
+    )
+    return [figures(lab.held_out[order[:n]], lab.judge) for order in orders]
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -32,12 +32,13 @@ def image_rows() -> list[Row]:
         Row("DRS", "calibrated", "latent", ()),
         Row("MH-GAN", "calibrated", "latent", ((metropolis_hastings, 50),)),
         row("DOT", dot, 25, most_seeds=1),
-        row("DDLS (ULA)", _langevin(0.05), 25),
-        row("DDLS (MALA)", _langevin(0.05, adjust=True), 25, most_seeds=1),
+        row("DDLS (ULA)", _langevin(0.1), 25),
+        row("DDLS (MALA)", _langevin(0.1, adjust=True), 25, most_seeds=1),
         row("DGflow (KL)", _flow(0.1), PLAIN_STEPS),
         row("DGflow (JS)", _flow(0.1, "js"), PLAIN_STEPS, most_seeds=1),
         row("DGflow (logD)", _flow(0.1, "logd"), PLAIN_STEPS, most_seeds=1),
-        Row("DGflow (KL)", "discriminator", "data", ((_flow(0.1), PLAIN_STEPS),)),
+        # the papers' γ would add 28 grey levels of noise to each pixel
+        Row("DGflow (KL)", "discriminator", "data", ((_flow(0.1, gamma=1e-4), PLAIN_STEPS),)),
     ]
 
 
@@ -52,13 +53,13 @@ def curve_rows() -> list[Row]:
     ]  # their sum is 25 plain steps' and a tenth more
     return [
         line(PLAIN, (_flow(0.1), 100)),
-        line("DGflow (KL), η = 0.25", (_flow(0.25), 100)),
-        line("DGflow (KL), η = 0.5", (_flow(0.5), 60)),
+        line("DGflow (KL), η = 0.25", (_flow(0.25), 60)),
+        line("DGflow (KL), η = 0.5", (_flow(0.5), 25)),
         line("DGflow (KL), falling η", *((_flow(eta), 1) for eta in falling)),
         line("DGflow (KL), rising η", *((_flow(eta), 1) for eta in reversed(falling))),
         line("DGflow (KL), preconditioned", (_preconditioned(0.25), 25)),
-        line("DGflow (KL), pixels", (_flow(0.1), 60), space="data"),
-        line("DDLS (ULA), ε = 0.05", (_langevin(0.05), 100)),
+        line("DGflow (KL), pixels", (_flow(0.1, gamma=1e-4), 25), space="data"),
+        line("DDLS (ULA), ε = 0.1", (_langevin(0.1), 60)),
     ]
 
 

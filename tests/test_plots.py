@@ -17,13 +17,7 @@ CENTERS = torch.cartesian_prod(torch.arange(-1.0, 2), torch.arange(-1.0, 2))
 EXTENT = (-2.0, 2.0, -1.5, 1.5)
 
 
-@pytest.fixture(autouse=True)
-def headless():
-    """The Agg backend, and rcParams as they were."""
-    with mpl.rc_context():
-        plt.switch_backend("Agg")
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("headless")
 
 
 @pytest.fixture

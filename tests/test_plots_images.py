@@ -1,6 +1,5 @@
 """Pictures of images: where each image lands, what is ringed and what is refused."""
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -9,14 +8,7 @@ import torch
 from logitflow import plots
 from logitflow.data import CIFAR10_CLASSES
 
-
-@pytest.fixture(autouse=True)
-def headless():
-    """The Agg backend, and rcParams as they were."""
-    with mpl.rc_context():
-        plt.switch_backend("Agg")
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("headless")
 
 
 def plain(*values, side=4):

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from logitflow.bench import bench, pairs
-from logitflow.cli_options import add_command, count
+from logitflow.cli_options import add_command, add_device, count
 from logitflow.commands import typed
-from logitflow.device import DEVICES, choose
+from logitflow.device import choose
 from logitflow.files import write_atomically
 from logitflow.reproduce import hardware
 
@@ -36,9 +36,7 @@ def add_bench(subparsers: Any) -> None:
         help="further batch sizes, to see how the rate grows",
     )
     parser.add_argument("--repeats", type=count, default=5, help="timings, whose median counts")
-    parser.add_argument(
-        "--device", choices=DEVICES, default="auto", help="auto: a CUDA GPU where there is one"
-    )
+    add_device(parser)
     parser.add_argument(
         "--no-compile",
         dest="compile",
@@ -67,9 +65,7 @@ def run_bench(options: argparse.Namespace) -> None:
 
 
 def _machine(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name()}, {hardware()}"
-    return f"{_cpu()}, {hardware()}"
+    return hardware(device) if device.type == "cuda" else f"{_cpu()}, {hardware()}"
 
 
 def _cpu() -> str:

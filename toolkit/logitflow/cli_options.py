@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from logitflow.device import DEVICES
+
 
 def add_command(
     subparsers: Any,
@@ -47,3 +49,10 @@ def number(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number")
     return value
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """The option that chooses where to compute."""
+    parser.add_argument(
+        "--device", choices=DEVICES, default="auto", help="auto: a CUDA GPU where there is one"
+    )

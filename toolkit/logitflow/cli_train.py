@@ -4,12 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from logitflow import plots, priors, recipes, zoo
-from logitflow.cli_options import add_command, count
+from logitflow.cli_options import add_command, add_device, count
 from logitflow.commands import truth, typed
-from logitflow.device import DEVICES, choose
+from logitflow.device import choose
 from logitflow.reproduce import hardware
 from logitflow.run import seeded_generator
 from logitflow.target import LatentTarget
@@ -78,7 +76,7 @@ def _add_cifar10(subparsers: Any) -> None:
     parser.add_argument(
         "--seed", type=count, default=0, help="of the weights, the data and the latents"
     )
-    _add_device(parser)
+    add_device(parser)
 
 
 def _add_classifier(subparsers: Any) -> None:
@@ -92,7 +90,7 @@ def _add_classifier(subparsers: Any) -> None:
     _add_folder(parser, "the classifier")
     parser.add_argument("--epochs", type=count, default=15, help="passes through the images")
     parser.add_argument("--seed", type=count, default=0, help="of the weights and the order")
-    _add_device(parser)
+    add_device(parser)
 
 
 def _add_folder(parser: argparse.ArgumentParser, what: str) -> None:
@@ -101,12 +99,6 @@ def _add_folder(parser: argparse.ArgumentParser, what: str) -> None:
         type=Path,
         required=True,
         help=f"folder for {what}; a killed run goes on from there",
-    )
-
-
-def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--device", choices=DEVICES, default="auto", help="auto: a CUDA GPU where there is one"
     )
 
 
@@ -147,7 +139,7 @@ def train_cifar10(options: argparse.Namespace) -> None:
         device=options.device,
         say=print,
         command=typed("train", "cifar10", preset=options.preset, **settings),
-        hardware=_machine(options.device),
+        hardware=hardware(choose(options.device)),
     )
     print(f"wrote {options.out} (the pair, its card, pictures of 64 latents and curve.json)")
 
@@ -161,11 +153,6 @@ def train_classifier(options: argparse.Namespace) -> None:
         device=str(choose(options.device)),
         say=print,
         command=typed("train", "classifier", epochs=options.epochs, seed=options.seed),
-        hardware=_machine(options.device),
+        hardware=hardware(choose(options.device)),
     )
     print(f"wrote {options.out} (the classifier, its card and its view of CIFAR-10)")
-
-
-def _machine(device: str) -> str:
-    gpu = choose(device).type == "cuda"
-    return f"{torch.cuda.get_device_name()}, {hardware()}" if gpu else hardware()

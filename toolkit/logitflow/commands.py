@@ -34,7 +34,7 @@ from logitflow.target import LatentTarget
 REFINE_DEFAULTS = {"steps": (100, 25), "num_samples": (10_000, 1000), "batch_size": (2000, 250)}
 """What `refine` does where it is not told: for points, and for images."""
 STEP_SIZES = {"dgflow": 0.1, "ddls": 0.05, "mala": 0.05, "mh-gan+mala": 0.05}
-"""The samplers' steps for images, as in the CIFAR-10 table; for points they are 0.001."""
+"""The samplers' steps for images; for points they are 0.001."""
 
 
 def refine(options: argparse.Namespace) -> None:

@@ -18,11 +18,11 @@ from logitflow.inference import (
     to_dtype,
 )
 from logitflow.recipes.images import PRESETS
+from logitflow.reproduce.images import PAIR
 from logitflow.samplers import gradient_flow
 from logitflow.samplers.core import randn_like
 from logitflow.target import LatentTarget
 
-SHIPPED = "cifar10-sn-resnet-small"
 STEP_SIZE, GAMMA = 0.01, 0.01  # no matter for speed
 
 Pair = tuple[nn.Module, nn.Module]
@@ -39,8 +39,8 @@ class Rung(NamedTuple):
 def pairs() -> dict[str, Pair]:
     """The pair of the papers' size with random weights, and the shipped one (random where it is not there)."""
     small = random_pair("small")
-    if SHIPPED in zoo.names():
-        shipped = zoo.load(SHIPPED)
+    if PAIR in zoo.names():
+        shipped = zoo.load(PAIR)
         small = shipped.generator, shipped.discriminator
     return {"paper": random_pair("paper"), "small": small}
 

@@ -60,10 +60,11 @@ def heading(row: Row | None) -> dict[str, Any]:
     return {"method": row.method, "logit": row.logit, "space": row.space, "settings": settings}
 
 
-def hardware() -> str:
-    """This machine in a few words."""
+def hardware(device: torch.device | None = None) -> str:
+    """This machine in a few words; where the work was done on a GPU, that first."""
+    gpu = f"{torch.cuda.get_device_name(device)}, " if device and device.type == "cuda" else ""
     model = platform.processor() or platform.machine()
     return (
-        f"{os.cpu_count()} CPU cores ({model}), {torch.get_num_threads()} threads, "
+        f"{gpu}{os.cpu_count()} CPU cores ({model}), {torch.get_num_threads()} threads, "
         f"PyTorch {torch.__version__.split('+')[0]}, Python {platform.python_version()}"
     )

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,6 +13,7 @@ from logitflow.files import write_atomically
 from logitflow.progress import progress
 from logitflow.run import seeded_generator
 from logitflow.target import unchanged
+from logitflow.training.checkpoints import below, packed, restoring
 
 
 def train_classifier(
@@ -124,24 +124,14 @@ def _snapshot(epoch: int, network: nn.Module, optimizer: torch.optim.SGD) -> byt
     tensors |= {f"network.{name}": t for name, t in network.state_dict().items()}
     state = optimizer.state_dict()["state"]
     tensors |= {f"momentum.{i}": moments["momentum_buffer"] for i, moments in state.items()}
-    return save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    return packed(tensors)
 
 
 def _restore(path: Path, network: nn.Module, optimizer: torch.optim.SGD) -> int:
-    try:
+    with restoring(path, others="another network"):
         tensors = load(path.read_bytes())
-        network.load_state_dict(
-            {k.removeprefix("network."): t for k, t in tensors.items() if k.startswith("network.")}
-        )
+        network.load_state_dict(below(tensors, "network."))
         for i, parameter in enumerate(network.parameters()):
             momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{i}"])
             optimizer.state[parameter]["momentum_buffer"] = momentum
         return int(tensors["epoch"])
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(
-            f"{path} is damaged or no checkpoint: move it away to begin anew"
-        ) from error
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path} is a checkpoint of another network: move it away, or name another file"
-        ) from error

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn import functional as F
@@ -15,6 +14,7 @@ from logitflow import priors
 from logitflow.data.toys import Sample
 from logitflow.files import write_atomically
 from logitflow.progress import progress
+from logitflow.training.checkpoints import below, packed, restoring
 
 
 class Loss(NamedTuple):
@@ -169,7 +169,7 @@ def _snapshot(
     for name, optimizer in optimizers.items():
         for i, moments in optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{name}.{i}.{key}": value for key, value in moments.items()}
-    return save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    return packed(tensors)
 
 
 def _restore(
@@ -178,7 +178,7 @@ def _restore(
     optimizers: dict[str, torch.optim.Adam],
     rng: torch.Generator,
 ) -> int:
-    try:
+    with restoring(path, others="other networks"):
         tensors = load(path.read_bytes())
         step, state = int(tensors["step"]), tensors["rng"]
         if state.shape != rng.get_state().shape:
@@ -187,10 +187,10 @@ def _restore(
             )
         rng.set_state(state)
         for name, network in networks.items():
-            network.load_state_dict(_below(tensors, f"{name}."))
+            network.load_state_dict(below(tensors, f"{name}."))
         for name, optimizer in optimizers.items():
             moments: dict[int, dict[str, Any]] = {}
-            for key, value in _below(tensors, f"adam.{name}.").items():
+            for key, value in below(tensors, f"adam.{name}.").items():
                 index, field = key.split(".", 1)
                 moments.setdefault(int(index), {})[field] = value
             groups = optimizer.state_dict()["param_groups"]
@@ -201,16 +201,4 @@ def _restore(
                     "exp_avg_sq",
                 ):  # in the weights' memory layout, as Adam makes them
                     kept[key] = torch.empty_like(parameter).copy_(kept[key])
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(
-            f"{path} is damaged or no checkpoint: move it away to begin anew"
-        ) from error
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path} is a checkpoint of other networks: move it away, or name another file"
-        ) from error
     return step
-
-
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key[len(prefix) :]: t for key, t in tensors.items() if key.startswith(prefix)}

@@ -12,9 +12,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.inception import InceptionScore
-from torchmetrics.image.kid import KernelInceptionDistance
 
 from . import _checks
 
@@ -49,6 +46,9 @@ def frechet_distance(features: Tensor, real: Moments) -> float:
     Raises:
         ValueError: fewer than two features, another d, or NaN.
     """
+    # torchmetrics takes a while to import, and the toolkit's other rooms do not need it
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
     features = _enough(features, "features", 2)
     mean, covariance, n = real
     if covariance.shape != (features.shape[1], features.shape[1]):
@@ -83,6 +83,8 @@ def kernel_distance(
     Raises:
         ValueError: fewer than two features in a set, different d, or NaN.
     """
+    from torchmetrics.image.kid import KernelInceptionDistance
+
     features, real = _checks.pair(features, real, ("features", "real"))
     size = min(subset_size, len(_enough(features, "features", 2)), len(_enough(real, "real", 2)))
     with _seeded_and_quiet():
@@ -105,6 +107,8 @@ def inception_score(logits: Tensor) -> float:
     Raises:
         ValueError: there is none, or one is not finite.
     """
+    from torchmetrics.image.inception import InceptionScore
+
     # below e^-700 a mean probability would round to zero, and 0 · log 0 to NaN
     logits = _checks.samples(logits, "logits").log_softmax(dim=1).clamp(min=-700)
     with _seeded_and_quiet():

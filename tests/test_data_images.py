@@ -13,7 +13,8 @@ from laws import seeded
 from PIL import Image
 
 from logitflow.data import CIFAR10_CLASSES, Images, cifar10, stl10
-from logitflow.data.images import VARIABLE, from_bytes, png_grid, to_bytes
+from logitflow.data.images import from_bytes, png_grid, to_bytes
+from logitflow.data.source import VARIABLE
 
 datasets = pytest.importorskip("datasets")
 DATA = os.environ.get(VARIABLE)

@@ -1,8 +1,6 @@
 """CIFAR-10 and STL-10 through Hugging Face's `datasets`, from a local folder or from the hub."""
 
 import io
-import os
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,10 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from logitflow.data.source import fetch, local
 from logitflow.progress import progress
-
-VARIABLE = "LOGITFLOW_DATA"
-"""The environment variable that names a local folder of data."""
 
 CIFAR10_CLASSES = (
     "airplane",
@@ -146,32 +142,10 @@ def _rows(file: str, hub: str, split: str) -> tuple[Any, str]:
     import datasets  # slow to import, and needed only here; pyarrow comes with it
     from pyarrow import parquet  # type: ignore[import-untyped]
 
-    root = os.environ.get(VARIABLE)
-    if not root:
-        return _fetch(hub, split, file), f"{hub} ({split})"
-    path = Path(root) / file
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{VARIABLE}={root} has no {file}: name the folder that has it, or unset the variable to fetch "
-            f"{hub} from the hub"
-        )
+    path = local(file, hub)
+    if path is None:
+        return fetch(hub, split, file), f"{hub} ({split})"
     try:
         return datasets.Dataset(parquet.read_table(path)), str(path)
     except (ValueError, OSError) as error:  # pyarrow's own derive from these
         raise ValueError(f"{path} is truncated or no parquet file: fetch it again") from error
-
-
-def _fetch(hub: str, split: str, file: str) -> Any:
-    import datasets
-    import huggingface_hub
-
-    try:
-        if not datasets.config.HF_HUB_OFFLINE:
-            # One question without retries: alone, load_dataset would try for half a minute.
-            huggingface_hub.HfApi().dataset_info(hub, timeout=10)
-        return datasets.load_dataset(hub, split=split)
-    except Exception as error:  # whatever the hub's client or its transport raises
-        raise ConnectionError(
-            f"{hub} cannot be fetched ({type(error).__name__}): connect to the network, set {VARIABLE} to a "
-            f"folder that holds {file}, or, where Hugging Face's cache has it, set HF_HUB_OFFLINE=1"
-        ) from error

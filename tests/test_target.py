@@ -83,7 +83,7 @@ def test_one_number_a_sample_or_a_refusal(n, shape):
         assert torch.equal(one_number_a_sample(output, z), torch.arange(float(n)))
     else:
         with pytest.raises(
-            ValueError, match=r"one number a sample is needed.*density-ratio corrector"
+            ValueError, match=r"one number a sample is needed.*logitflow\.ratio\.corrected"
         ):
             one_number_a_sample(output, z)
 

@@ -1,0 +1,20 @@
+"""Making a logit a log density ratio: calibration, its test, fitting to fixed samplers, and correction.
+
+A model without a discriminator of its own (a VAE, a normalising flow, a GAN whose critic is vector-valued) has
+two ways to a logit: fit one between data and model with `fit_log_ratio`, or take a GAN's and add a corrector's
+with `corrected`.
+"""
+
+from logitflow.ratio.calibration import ZTest, calibrate, z_statistic
+from logitflow.ratio.correction import corrected
+from logitflow.ratio.fitting import FitRecord, cross_entropy, fit_log_ratio
+
+__all__ = [
+    "FitRecord",
+    "ZTest",
+    "calibrate",
+    "corrected",
+    "cross_entropy",
+    "fit_log_ratio",
+    "z_statistic",
+]

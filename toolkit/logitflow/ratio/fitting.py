@@ -1,0 +1,106 @@
+"""Fitting a discriminator to two fixed samplers, until its logit is their log density ratio."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from logitflow.data.toys import Sample
+from logitflow.progress import progress
+
+
+class FitRecord(NamedTuple):
+    """How a fit went, one entry a held-out evaluation."""
+
+    steps: list[int]
+    losses: list[
+        float
+    ]  # held-out cross-entropy, nats a sample; log 2 for a logit that knows nothing
+    mean_ratio: float  # held-out mean of exp(d) over generated samples; 1 for a log density ratio
+
+
+def fit_log_ratio(
+    discriminator: nn.Module,
+    sample_real: Sample,
+    sample_fake: Sample,
+    *,
+    num_steps: int,
+    generator: torch.Generator,
+    batch_size: int = 512,
+    learning_rate: float = 1e-3,
+    num_held_out: int = 20_000,
+    evaluate_every: int = 1000,
+) -> FitRecord:
+    r"""Train a discriminator, in place, against a fixed sampler until its logit is log p_real/p_fake.
+
+    Minimises the cross-entropy, whose minimiser over all functions is the log density ratio (Goodfellow et
+    al. 2014, Proposition 1; Sugiyama et al. 2012), by Adam with a learning rate that falls as a cosine. The
+    weights returned are the average over the last half of training, which removes most of the noise
+    of the last steps, or the last weights where those do better on held-out samples.
+
+    Args:
+        discriminator: maps samples to logits, (N,) or (N, 1).
+        sample_real: draws data.
+        sample_fake: draws the model's samples, for example
+            `lambda n, rng: generator(priors.sample(prior, n, rng))`.
+        num_steps: Adam steps, each with fresh samples of both kinds.
+        generator: the source of all randomness.
+        batch_size: samples of each kind a step.
+        learning_rate: Adam's at the start.
+        num_held_out: samples of each kind to judge by.
+        evaluate_every: steps between judgements.
+
+    Returns:
+        The record of held-out losses and the final mean of exp(d).
+
+    Raises:
+        ValueError: a number is below 1.
+        FloatingPointError: the held-out loss is not finite.
+    """
+    if min(num_steps, batch_size, num_held_out, evaluate_every) < 1:
+        raise ValueError(
+            "num_steps, batch_size, num_held_out and evaluate_every must be at least 1"
+        )
+    optimizer = torch.optim.Adam(discriminator.parameters(), learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
+    average = torch.optim.swa_utils.AveragedModel(discriminator)
+    with torch.no_grad():
+        held_real, held_fake = (
+            sample(num_held_out, generator) for sample in (sample_real, sample_fake)
+        )
+
+    @torch.no_grad()
+    def held_out_loss(network: nn.Module) -> float:
+        value = float(cross_entropy(network(held_real), network(held_fake)))
+        if not math.isfinite(value):
+            raise FloatingPointError("the held-out loss is not finite: try a smaller learning_rate")
+        return value
+
+    record = FitRecord([], [], math.nan)
+    for k in progress(range(1, num_steps + 1), desc="fit", unit="step"):
+        with torch.no_grad():
+            real, fake = sample_real(batch_size, generator), sample_fake(batch_size, generator)
+        loss = cross_entropy(discriminator(real), discriminator(fake))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if 2 * k > num_steps:
+            average.update_parameters(discriminator)
+        if k % evaluate_every == 0 or k == num_steps:
+            record.steps.append(k)
+            record.losses.append(held_out_loss(discriminator))
+    averaged_loss = held_out_loss(average.module)
+    if averaged_loss <= record.losses[-1]:
+        discriminator.load_state_dict(average.module.state_dict())
+        record.losses[-1] = averaged_loss
+    with torch.no_grad():
+        ratio = discriminator(held_fake).double().exp().mean()
+    return record._replace(mean_ratio=float(ratio))
+
+
+def cross_entropy(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Mean binary cross-entropy of logits over both classes, in nats a sample, a scalar."""
+    return (F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()) / 2

@@ -3,6 +3,7 @@
 Each keeps what it was made with as `settings`, so that a card can describe it.
 """
 
+from logitflow.models.flow import RealNVP
 from logitflow.models.mlp import MLP
 from logitflow.models.sngan import (
     DCGANDiscriminator,
@@ -10,11 +11,15 @@ from logitflow.models.sngan import (
     ResNetDiscriminator,
     ResNetGenerator,
 )
+from logitflow.models.vae import GaussianDecoder, GaussianEncoder
 
 __all__ = [
     "MLP",
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "GaussianDecoder",
+    "GaussianEncoder",
+    "RealNVP",
     "ResNetDiscriminator",
     "ResNetGenerator",
 ]

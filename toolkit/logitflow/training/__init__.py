@@ -2,5 +2,20 @@
 
 from logitflow.training.classifier import accuracy, train_classifier
 from logitflow.training.gan import LOSSES, Loss, gradient_penalty, train_gan
+from logitflow.training.likelihood import elbo, gaussian_kl, train_likelihood
+from logitflow.training.mmd import mmd_squared, train_mmd_gan, witness_penalty
 
-__all__ = ["LOSSES", "Loss", "accuracy", "gradient_penalty", "train_classifier", "train_gan"]
+__all__ = [
+    "LOSSES",
+    "Loss",
+    "accuracy",
+    "elbo",
+    "gaussian_kl",
+    "gradient_penalty",
+    "mmd_squared",
+    "train_classifier",
+    "train_gan",
+    "train_likelihood",
+    "train_mmd_gan",
+    "witness_penalty",
+]

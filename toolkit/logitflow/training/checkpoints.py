@@ -1,12 +1,14 @@
-"""What checkpoints of training share: one safetensors file, and sentences for a file that does not fit."""
+"""What the loops of training share: a file to go on from, and sentences for one that does not fit."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import save
-from torch import Tensor
+from safetensors.torch import load, save
+from torch import Tensor, nn
 
 
 def packed(tensors: dict[str, Tensor]) -> bytes:
@@ -40,3 +42,63 @@ def restoring(path: Path, others: str) -> Iterator[None]:
         raise ValueError(
             f"{path} is a checkpoint of {others}: move it away, or name another file"
         ) from error
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step of an optimiser down the gradient of a loss."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+def snapshot(
+    step: int,
+    networks: dict[str, nn.Module],
+    optimizers: dict[str, torch.optim.Adam],
+    rng: torch.Generator,
+) -> bytes:
+    """All that training goes on from: step, weights, Adam's moments and the generator's state."""
+    tensors = {"step": torch.tensor(step), "rng": rng.get_state()}
+    for name, network in networks.items():
+        tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
+    for name, optimizer in optimizers.items():
+        for i, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{name}.{i}.{key}": value for key, value in moments.items()}
+    return packed(tensors)
+
+
+def restore(
+    path: Path,
+    networks: dict[str, nn.Module],
+    optimizers: dict[str, torch.optim.Adam],
+    rng: torch.Generator,
+) -> int:
+    """Put networks, optimisers and generator where `snapshot` found them, and return the step.
+
+    Raises:
+        ValueError: the file is damaged, of other networks, or made on another kind of device.
+    """
+    with restoring(path, others="other networks"):
+        tensors = load(path.read_bytes())
+        step, state = int(tensors["step"]), tensors["rng"]
+        if state.shape != rng.get_state().shape:
+            raise ValueError(
+                f"{path} was made on another kind of device: go on there, or move it away"
+            )
+        rng.set_state(state)
+        for name, network in networks.items():
+            network.load_state_dict(below(tensors, f"{name}."))
+        for name, optimizer in optimizers.items():
+            moments: dict[int, dict[str, Any]] = {}
+            for key, value in below(tensors, f"adam.{name}.").items():
+                index, field = key.split(".", 1)
+                moments.setdefault(int(index), {})[field] = value
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": moments, "param_groups": groups})
+            for parameter, kept in optimizer.state.items():
+                for key in (
+                    "exp_avg",
+                    "exp_avg_sq",
+                ):  # in the weights' memory layout, as Adam makes them
+                    kept[key] = torch.empty_like(parameter).copy_(kept[key])
+    return step

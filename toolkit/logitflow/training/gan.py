@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from safetensors.torch import load
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn import functional as F
@@ -14,7 +13,7 @@ from logitflow import priors
 from logitflow.data.toys import Sample
 from logitflow.files import write_atomically
 from logitflow.progress import progress
-from logitflow.training.checkpoints import below, packed, restoring
+from logitflow.training.checkpoints import descend, restore, snapshot
 
 
 class Loss(NamedTuple):
@@ -111,7 +110,7 @@ def train_gan(
     mixed = torch.autocast(rng.device.type, precision, enabled=precision != torch.float32)
     done = 0
     if checkpoint is not None and Path(checkpoint).exists():
-        done = _restore(Path(checkpoint), networks, optimizers, rng)
+        done = restore(Path(checkpoint), networks, optimizers, rng)
     bar = progress(range(done + 1, num_steps + 1), desc="train", unit="step")
     for k in bar:
         for optimizer in optimizers.values():
@@ -125,10 +124,10 @@ def train_gan(
                 if loss.gradient_penalty:
                     penalty = gradient_penalty(discriminator, real, fake, rng)
                     d_loss = d_loss + loss.gradient_penalty * penalty
-            _descend(optimizers["discriminator"], d_loss)
+            descend(optimizers["discriminator"], d_loss)
         with mixed:
             g_loss = loss.generator(discriminator(generator(priors.sample(prior, batch_size, rng))))
-        _descend(optimizers["generator"], g_loss)
+        descend(optimizers["generator"], g_loss)
         if average is not None:
             _follow(average, generator, min(average_decay, k / (k + 10)))
         if k % checkpoint_every == 0 or k == num_steps:
@@ -138,15 +137,9 @@ def train_gan(
                     f"step {k}: the discriminator's loss is {value}. Try a smaller learning_rate"
                 )
             if checkpoint is not None:
-                write_atomically(checkpoint, _snapshot(k, networks, optimizers, rng))
+                write_atomically(checkpoint, snapshot(k, networks, optimizers, rng))
             if callback is not None:
                 callback(k, value)
-
-
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
 
 
 @torch.no_grad()
@@ -155,50 +148,3 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
         mean.lerp_(new, 1 - decay)
     for kept, now in zip(average.buffers(), network.buffers(), strict=True):
         kept.copy_(now)  # a batch norm's moments are averages already
-
-
-def _snapshot(
-    step: int,
-    networks: dict[str, nn.Module],
-    optimizers: dict[str, torch.optim.Adam],
-    rng: torch.Generator,
-) -> bytes:
-    tensors = {"step": torch.tensor(step), "rng": rng.get_state()}
-    for name, network in networks.items():
-        tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
-    for name, optimizer in optimizers.items():
-        for i, moments in optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{name}.{i}.{key}": value for key, value in moments.items()}
-    return packed(tensors)
-
-
-def _restore(
-    path: Path,
-    networks: dict[str, nn.Module],
-    optimizers: dict[str, torch.optim.Adam],
-    rng: torch.Generator,
-) -> int:
-    with restoring(path, others="other networks"):
-        tensors = load(path.read_bytes())
-        step, state = int(tensors["step"]), tensors["rng"]
-        if state.shape != rng.get_state().shape:
-            raise ValueError(
-                f"{path} was made on another kind of device: go on there, or move it away"
-            )
-        rng.set_state(state)
-        for name, network in networks.items():
-            network.load_state_dict(below(tensors, f"{name}."))
-        for name, optimizer in optimizers.items():
-            moments: dict[int, dict[str, Any]] = {}
-            for key, value in below(tensors, f"adam.{name}.").items():
-                index, field = key.split(".", 1)
-                moments.setdefault(int(index), {})[field] = value
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": moments, "param_groups": groups})
-            for parameter, kept in optimizer.state.items():
-                for key in (
-                    "exp_avg",
-                    "exp_avg_sq",
-                ):  # in the weights' memory layout, as Adam makes them
-                    kept[key] = torch.empty_like(parameter).copy_(kept[key])
-    return step

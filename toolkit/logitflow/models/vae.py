@@ -1,0 +1,58 @@
+"""The two halves of a variational autoencoder of points in the plane or of any flat vectors."""
+
+import torch
+from torch import Tensor, nn
+
+from logitflow.models.mlp import MLP
+
+
+class GaussianEncoder(nn.Module):
+    """A sample's approximate posterior over codes, N(mean(x), diag exp(2·log_std(x))) (Kingma & Welling 2014).
+
+    Args:
+        sizes: the width of a sample, of each hidden layer and of a code.
+
+    Raises:
+        ValueError: fewer than two sizes, or one that is not positive.
+    """
+
+    def __init__(self, sizes: list[int]) -> None:
+        super().__init__()
+        self.settings = {"sizes": list(sizes)}
+        self.network = MLP([*sizes[:-1], 2 * sizes[-1]] if sizes else [])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, sample size) → the posterior's mean and the logarithm of its deviation, each (N, code size)."""
+        mean, log_std = self.network(x).chunk(2, dim=1)
+        return mean, log_std
+
+
+class GaussianDecoder(nn.Module):
+    """The model of a VAE, x = mean(c) + σ·e for a code c and noise e, both standard normal.
+
+    A latent is the two together, z = (c, e), so that the generator is deterministic and its samples follow
+    exactly the density whose bound was trained: the model that is refined is the model that is evaluated.
+    The mean alone, which many papers show, is another model: `decoder.mean`, with a prior over codes.
+
+    Args:
+        sizes: the width of a code, of each hidden layer and of a sample.
+
+    Raises:
+        ValueError: fewer than two sizes, or one that is not positive.
+    """
+
+    def __init__(self, sizes: list[int]) -> None:
+        super().__init__()
+        self.settings = {"sizes": list(sizes)}
+        self.network = MLP(sizes)
+        self.latent_size = sizes[0] + sizes[-1]
+        self.log_std = nn.Parameter(torch.zeros(()))  # log σ, one for all coordinates, learnt
+
+    def mean(self, code: Tensor) -> Tensor:
+        """The mean of the samples that share a code: (N, code size) → (N, sample size)."""
+        return self.network(code)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(N, code size + sample size) → (N, sample size)."""
+        code, noise = z.split([self.settings["sizes"][0], self.settings["sizes"][-1]], dim=1)
+        return self.mean(code) + self.log_std.exp() * noise

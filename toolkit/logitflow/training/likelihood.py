@@ -1,0 +1,98 @@
+"""Training by likelihood or a bound of it: VAEs and flows; a killed run goes on where it stopped."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from logitflow.data.toys import Sample
+from logitflow.files import write_atomically
+from logitflow.models.vae import GaussianDecoder
+from logitflow.progress import progress
+from logitflow.training.checkpoints import descend, restore, snapshot
+
+
+def gaussian_kl(mean: Tensor, log_std: Tensor) -> Tensor:
+    """KL(N(mean, diag exp(2·log_std)) ‖ N(0, I)) in nats (Kingma & Welling 2014, appendix B): (N, D) → (N,)."""
+    return ((2 * log_std).exp() + mean.square() - 1 - 2 * log_std).sum(1) / 2
+
+
+def elbo(
+    encoder: nn.Module, decoder: GaussianDecoder, x: Tensor, generator: torch.Generator
+) -> Tensor:
+    r"""The evidence lower bound of log p(x) in nats, with one code drawn a sample: (N, …) → (N,).
+
+    log p(x | c) − KL(q(c | x) ‖ N(0, I)), with c drawn from q and the KL in closed form (Kingma & Welling 2014,
+    eq. 10). Its mean over codes is below log p(x) by KL(q(c | x) ‖ p(c | x)).
+
+    Args:
+        encoder: maps samples to a posterior's mean and log deviation, each (N, code size).
+        decoder: gives the model's mean and its `log_std`.
+        x: samples.
+        generator: the source of the codes.
+    """
+    mean, log_std = encoder(x)
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    error = (x - decoder.mean(mean + log_std.exp() * noise)) * (-decoder.log_std).exp()
+    normaliser = decoder.log_std + math.log(2 * math.pi) / 2
+    log_likelihood = -(error.square() / 2 + normaliser).flatten(1).sum(1)
+    return log_likelihood - gaussian_kl(mean, log_std)
+
+
+def train_likelihood(
+    log_likelihood: Callable[[Tensor, torch.Generator], Tensor],
+    networks: dict[str, nn.Module],
+    sample_real: Sample,
+    *,
+    num_steps: int,
+    seed: int = 0,
+    batch_size: int = 256,
+    learning_rate: float = 1e-3,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 1000,
+    callback: Callable[[int, float], None] | None = None,
+) -> None:
+    """Train networks in place by maximum likelihood or a bound of it, by Adam.
+
+    A flow: `train_likelihood(lambda x, rng: flow.log_prob(x), {"flow": flow}, sample, num_steps=…)`; a VAE:
+    `train_likelihood(partial(elbo, encoder, decoder), {"encoder": encoder, "decoder": decoder}, …)`.
+
+    Args:
+        log_likelihood: of samples and a generator, in nats: (N, …) → (N,).
+        networks: whose weights are trained, by their names in the checkpoint.
+        sample_real: draws real samples.
+        num_steps: steps in all, those of an earlier, killed run included.
+        seed: of all that is drawn.
+        batch_size: samples a step.
+        learning_rate: Adam's at the start; it falls to zero as a cosine.
+        checkpoint: a safetensors file, written every `checkpoint_every` steps; where it is there already,
+            training goes on from it, bit for bit on the CPU.
+        checkpoint_every: steps between checkpoints.
+        callback: called as callback(step, loss) at each checkpoint, the loss in nats a sample.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+        ValueError: the checkpoint is of other networks, or damaged.
+    """
+    parameters = [p for network in networks.values() for p in network.parameters()]
+    rng = torch.Generator(parameters[0].device).manual_seed(seed)
+    optimizer = torch.optim.Adam(parameters, learning_rate)
+    done = 0
+    if checkpoint is not None and Path(checkpoint).exists():
+        done = restore(Path(checkpoint), networks, {"all": optimizer}, rng)
+    for k in progress(range(done + 1, num_steps + 1), desc="train", unit="step"):
+        falling = (1 + math.cos(math.pi * (k - 1) / num_steps)) / 2
+        optimizer.param_groups[0]["lr"] = learning_rate * falling
+        loss = -log_likelihood(sample_real(batch_size, rng), rng).mean()
+        descend(optimizer, loss)
+        if k % checkpoint_every == 0 or k == num_steps:
+            if not torch.isfinite(loss):
+                raise FloatingPointError(
+                    f"step {k}: the loss is {float(loss.detach())}. Try a smaller learning_rate"
+                )
+            if checkpoint is not None:
+                write_atomically(checkpoint, snapshot(k, networks, {"all": optimizer}, rng))
+            if callback is not None:
+                callback(k, float(loss.detach()))

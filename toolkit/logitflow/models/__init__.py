@@ -12,6 +12,7 @@ from logitflow.models.sngan import (
     ResNetGenerator,
 )
 from logitflow.models.vae import GaussianDecoder, GaussianEncoder
+from logitflow.models.wgan_text import TextCritic, TextGenerator
 
 __all__ = [
     "MLP",
@@ -22,4 +23,6 @@ __all__ = [
     "RealNVP",
     "ResNetDiscriminator",
     "ResNetGenerator",
+    "TextCritic",
+    "TextGenerator",
 ]

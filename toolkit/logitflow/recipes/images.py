@@ -1,11 +1,9 @@
 """How the shipped image pairs were made, called by `logitflow train cifar10`."""
 
 import copy
-import json
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,20 +16,9 @@ from logitflow.files import write_atomically
 from logitflow.metrics import evaluate_images
 from logitflow.models import DCGANDiscriminator, ResNetGenerator
 from logitflow.models.spectral import settle_norms
-from logitflow.ratio import fit_log_ratio
+from logitflow.recipes.common import Curve, Preset, find, fit_copy
 from logitflow.run import seeded_generator
 from logitflow.training import LOSSES, train_gan
-
-
-class Preset(NamedTuple):
-    """What is trained, and how."""
-
-    networks: Callable[[], tuple[nn.Module, nn.Module]]
-    loss: str
-    num_steps: int
-    fit_steps: int
-    settings: dict[str, Any]
-
 
 PRESETS = {
     # for two cores: a quarter of the papers' generator, half of their discriminator. The non-saturating loss
@@ -95,9 +82,7 @@ def train_cifar10(
         FloatingPointError: a loss is not finite.
         FileNotFoundError, ConnectionError: there is no data: `logitflow.data.cifar10` says what to do.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}: choose {' or '.join(PRESETS)}")
-    make, loss, default_steps, default_fit, settings = PRESETS[preset]
+    make, loss, default_steps, default_fit, settings = find(PRESETS, preset)
     num_steps = default_steps if num_steps is None else num_steps
     fit_steps = default_fit if fit_steps is None else fit_steps
     folder, at = Path(folder), choose(device)
@@ -116,7 +101,7 @@ def train_cifar10(
         discriminator.compile()
     prior = Normal(torch.zeros(128, device=at), torch.ones(128, device=at))
     z = priors.sample(prior, 64, seeded_generator(seed, 1, at))
-    curve = _Curve(folder / "curve.json")
+    curve = Curve(folder / "curve.json")
 
     def report(step: int, d_loss: float) -> None:
         average.eval()
@@ -153,49 +138,21 @@ def train_cifar10(
     # those of the last checkpoint; its Fréchet distance is of 1,000 images by the CIFAR classifier
     figures = {key: value for key, value in curve.points()[-1].items() if key != "step"}
     if fit_steps:
-        pair["fitted"] = fitted = copy.deepcopy(discriminator)
 
         @torch.no_grad()
         def sample_fake(n: int, rng: torch.Generator) -> Tensor:
             return average(priors.sample(prior, n, rng))
 
-        with torch.autocast(at.type, torch.bfloat16):
-            record = fit_log_ratio(
-                fitted,
-                data.sample,
-                sample_fake,
-                num_steps=fit_steps,
-                generator=seeded_generator(seed, 3, at),
-                batch_size=64,
-                learning_rate=2e-4,
-                num_held_out=1000,
-            )
-        figures |= {
-            "fitted_cross_entropy": record.losses[-1],
-            "fitted_mean_ratio": record.mean_ratio,
-        }
-        say(
-            f"fitted: cross-entropy {record.losses[-1]:.4f} nats, mean of exp(d) {record.mean_ratio:.3f}"
+        pair["fitted"], fit = fit_copy(
+            discriminator,
+            data.sample,
+            sample_fake,
+            num_steps=fit_steps,
+            generator=seeded_generator(seed, 3, at),
+            say=say,
         )
+        figures |= fit
     for role in set(pair) - {"generator"}:
         settle_norms(pair[role])
     facts = {"data": data.source, "seed": seed, "training": training, "figures": figures}
     zoo.save(folder, pair, prior, **facts, curve=curve.points(), **card)
-
-
-class _Curve:
-    """How training went, point by point, in a JSON file that a resumed run goes on with."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.clock = path, time.perf_counter()
-
-    def add(self, step: int, **figures: float) -> None:
-        points = [point for point in self.points() if point["step"] < step]  # begun anew: none
-        now = time.perf_counter()
-        seconds = now - self.clock + (points[-1]["seconds"] if points else 0)
-        self.clock = now
-        points.append({"step": step, **figures, "seconds": round(seconds, 1)})
-        write_atomically(self.path, json.dumps(points, indent=1).encode())
-
-    def points(self) -> list[dict[str, float]]:
-        return json.loads(self.path.read_text()) if self.path.exists() else []

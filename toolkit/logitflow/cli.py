@@ -106,19 +106,26 @@ def _add_evaluate(subparsers: Any) -> None:
         subparsers,
         "evaluate",
         commands.evaluate,
-        "measure samples: points beside what real ones would get, images with our classifier of CIFAR-10",
+        "measure samples: points beside what real ones would get, images with our classifier of CIFAR-10, text "
+        "by its n-grams, words and copies",
         "logitflow evaluate refined/samples.safetensors --data 25gaussians --out figures.json",
     )
     parser.add_argument(
         "samples",
         type=Path,
-        help="a safetensors file with samples x of shape (N, 2), or images (N, 3, 32, 32) in [−1, 1]",
+        help="a safetensors file with samples x of shape (N, 2), images (N, 3, 32, 32) in [−1, 1], or text: "
+        "codes (N, 32) or rows of probabilities (N, 32, 96)",
     )
     parser.add_argument(
-        "--data", choices=(*DATA_SETS, "cifar10"), required=True, help="what they should look like"
+        "--data",
+        choices=(*DATA_SETS, "cifar10", "text"),
+        required=True,
+        help="what they should look like",
     )
     parser.add_argument(
-        "--out", type=Path, help="JSON file for the figures; a picture goes beside it"
+        "--out",
+        type=Path,
+        help="JSON file for the figures; of points and images a picture goes beside it",
     )
     parser.add_argument("--seed", type=count, default=0, help="of the real samples")
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import shlex
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,8 @@ from logitflow import plots, priors, recipes, zoo
 from logitflow.data.images import png_grid
 from logitflow.files import write_atomically
 from logitflow.inference import fast
-from logitflow.metrics import evaluate_images, label
+from logitflow.metrics import evaluate_images, evaluate_text, label
+from logitflow.metrics.text_reference import load_reference
 from logitflow.reproduce import measure, reproduce_images
 from logitflow.reproduce import reproduce as run_reproduce
 from logitflow.run import refine as run_refine
@@ -130,6 +132,9 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.data == "cifar10":
         _evaluate_images(x, options)
         return
+    if options.data == "text":
+        _evaluate_text(x, options)
+        return
     kind = recipes.toy(options.data)
     rng = seeded_generator(options.seed, 3)
     real, more_real = kind.sample(len(x), rng), kind.sample(len(x), rng)
@@ -163,6 +168,23 @@ def _evaluate_images(x: torch.Tensor, options: argparse.Namespace) -> None:
         picture = options.out.with_suffix(".png")
         write_atomically(picture, png_grid(x[:64]))
         print(f"wrote {options.out} and {picture}")
+
+
+def _evaluate_text(x: torch.Tensor, options: argparse.Namespace) -> None:
+    reference = load_reference()
+    figures, real = evaluate_text(x, reference), dict(reference.held_out)
+    print(f"n = {figures['n']}, against {figures['reference']}")
+    try:
+        real |= {name: spread.mean for name, spread in reference.floor(len(x)).items()}
+    except ValueError as error:  # the figures stand without it
+        print(error)
+    print(f"{'':20}{'samples':>12}{'real':>12}")
+    for name, value in figures.items():
+        if isinstance(value, float):
+            print(f"{name.replace('_', ' '):20}{value:12.4g}{real.get(name, math.nan):12.4g}")
+    if options.out is not None:
+        _write_json(options.out, {"options": _plain(options), "figures": figures, "real": real})
+        print(f"wrote {options.out}")
 
 
 def _read_samples(path: Path) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Measures of samples: against a known mixture, against real samples, and of images."""
+"""Measures of samples: against a known mixture, against real samples, of images and of text."""
 
 from .features import (
     Moments,
@@ -31,6 +31,16 @@ from .mixture import (
     recovered_modes,
     spread_within_modes,
 )
+from .text import (
+    NGrams,
+    Spread,
+    TextReference,
+    distinct,
+    evaluate_text,
+    js_divergence,
+    ngrams,
+    word_share,
+)
 from .two_sample import Floor, energy_distance, floor, mmd, sliced_wasserstein
 
 __all__ = [
@@ -38,18 +48,24 @@ __all__ = [
     "Floor",
     "Judge",
     "Moments",
+    "NGrams",
     "Reference",
+    "Spread",
+    "TextReference",
     "class_histogram",
     "classifier_extractor",
+    "distinct",
     "energy_distance",
     "energy_floor",
     "evaluate_images",
+    "evaluate_text",
     "expected_energy_distance",
     "floor",
     "frechet_distance",
     "high_quality_fraction",
     "inception_extractor",
     "inception_score",
+    "js_divergence",
     "judge_against",
     "kde_score",
     "kernel_distance",
@@ -59,9 +75,11 @@ __all__ = [
     "mode_weights",
     "module_extractor",
     "moments",
+    "ngrams",
     "precision_recall",
     "recovered_modes",
     "shipped_judge",
     "sliced_wasserstein",
     "spread_within_modes",
+    "word_share",
 ]

@@ -13,7 +13,7 @@ from logitflow.metrics.images import classifier_extractor, judge_against
 from logitflow.models import DCGANDiscriminator, DCGANGenerator
 from logitflow.models.classifier import Classifier
 from logitflow.reproduce import curve_rows, image_rows, images, reproduce_images
-from logitflow.reproduce.lab import follow, image_target, open_lab
+from logitflow.reproduce.lab import follow, open_lab, row_target
 from logitflow.reproduce.settings import PLAIN, PLAIN_STEPS
 from logitflow.run import seeded_generator
 from logitflow.samplers import gradient_flow, gradient_root, precondition
@@ -187,7 +187,7 @@ def test_two_processes_fill_one_ledger(pair, settings, tmp_path, monkeypatch):
 def test_a_point_on_a_curve_is_where_the_sampler_stands(pair, settings):
     lab = open_lab(pair, **settings)
     row = cut(image_rows()[5], 5)
-    target, counted = image_target(lab, row)
+    target, counted = row_target(lab, row)
     z = torch.randn(6, 128, generator=seeded())
     seen = follow(target, counted, row, z, (0, 2, 5), seed=3, batch_size=4)
     sampler = gradient_flow(target, step_size=0.1, gamma=0.01)
@@ -203,7 +203,7 @@ def test_a_point_on_a_curve_is_where_the_sampler_stands(pair, settings):
 def test_pixels_stay_in_their_box(pair, settings):
     lab = open_lab(pair, **settings)
     row = next(row for row in image_rows() if row.space == "data")
-    target, _ = image_target(lab, row)
+    target, _ = row_target(lab, row)
     x = torch.rand(4, 3, 32, 32, generator=seeded()) * 2 - 1
     steep = gradient_flow(target, step_size=1e3, gamma=0.0)
     moved = run(steep, x, num_steps=2, generator=seeded()).z

@@ -1,4 +1,4 @@
-"""What the rows of an image table share: the networks as they run, the logits, the judge."""
+"""What the rows of a long table share: the networks as they run, the logits, the judge."""
 
 import time
 from collections.abc import Callable
@@ -25,10 +25,10 @@ from logitflow.target import LatentTarget, Network
 class Lab(NamedTuple):
     """What the rows of a table share."""
 
-    pair: zoo.Pair  # its networks as they run: see `fast_pair`
+    pair: zoo.Pair  # its networks as they run
     logits: dict[str, Network]
-    held_out: Tensor  # real images that no network was trained on, (M, 3, H, W)
-    judge: Judge
+    held_out: Tensor  # real samples that no network was trained on, (M, *sample_shape)
+    judge: Any  # who measures: a `Judge` of images, a `TextReference`
     calibration: dict[str, float]  # how far the discriminator's logit is from a log ratio
     batch_size: int = 250
 
@@ -36,7 +36,7 @@ class Lab(NamedTuple):
 def open_lab(
     pair: str | Path, *, judge: Judge | None = None, held_out: Tensor | None = None
 ) -> Lab:
-    """Load a pair, and calibrate its discriminator on half the held-out images (MH-GAN and DRS need a ratio).
+    """Load a pair of images, made fast, with its logits.
 
     Args:
         pair: a name of the zoo or a folder.
@@ -45,28 +45,45 @@ def open_lab(
     """
     quick = fast_pair(zoo.load(pair))
     real = from_bytes(cifar10("test").pixels) if held_out is None else held_out
-    z = priors.sample(quick.prior, len(real), seeded_generator(0, 100))
-    with torch.no_grad():
-        on_real = torch.cat([quick.discriminator(part) for part in real.split(250)])
-        on_fake = torch.cat([quick.discriminator(quick.generator(part)) for part in z.split(250)])
-    half = len(real) // 2
-    calibration = calibrate(on_real[:half], on_fake[:half])
+    calibration, facts = calibrated(quick, real)
     logits: dict[str, Network] = {
         "discriminator": quick.discriminator,
         "calibrated": lambda x: calibration(quick.discriminator(x)),
     }
     if quick.fitted is not None:
         logits["fitted"] = quick.fitted
+    return Lab(quick, logits, real, judge or shipped_judge(), facts)
+
+
+def calibrated(
+    pair: zoo.Pair, real: Tensor, as_data: Network = lambda x: x
+) -> tuple[Network, dict[str, float]]:
+    """Calibrate a pair's discriminator on half the held-out samples: MH-GAN and DRS need a ratio.
+
+    Args:
+        pair: the networks as they run.
+        real: held-out samples, (M, *sample_shape).
+        as_data: what the generator's output is made into before it is scored beside data.
+
+    Returns:
+        The map from the discriminator's logit to a log ratio, and what the other half says of both.
+    """
+    z = priors.sample(pair.prior, len(real), seeded_generator(0, 100))
+    with torch.no_grad():
+        fake = (as_data(pair.generator(part)) for part in z.split(250))
+        on_fake = torch.cat([pair.discriminator(part) for part in fake])
+        on_real = torch.cat([pair.discriminator(part) for part in real.split(250)])
+    half = len(real) // 2
+    calibration = calibrate(on_real[:half], on_fake[:half])
     shift, slope = calibration(torch.tensor([0.0, 1.0])).diff(prepend=torch.zeros(1)).tolist()
     held = on_real[half : 2 * half], on_fake[half : 2 * half]
-    facts = {
+    return calibration, {
         "shift": shift,
         "slope": slope,
         "z_discriminator": z_statistic(*held).statistic,
         "z_calibrated": z_statistic(*(calibration(d) for d in held)).statistic,
         "mean_ratio": float(calibration(held[1]).double().exp().mean()),
     }
-    return Lab(quick, logits, real, judge or shipped_judge(), facts)
 
 
 def fast_pair(pair: zoo.Pair) -> zoo.Pair:
@@ -82,10 +99,10 @@ def fast_pair(pair: zoo.Pair) -> zoo.Pair:
     )
 
 
-def image_target(lab: Lab, row: Row) -> tuple[LatentTarget, Counted]:
+def row_target(lab: Lab, row: Row) -> tuple[LatentTarget, Counted]:
     """The density that a row's points climb, and its logit's counter.
 
-    Pixels live in a box: there the flow projects, as it does on any bounded prior.
+    Data space is that of pixels, which live in a box: there the flow projects, as it does on any bounded prior.
     """
     counted = Counted(lab.logits[row.logit])
     if row.space == "latent":

@@ -1,14 +1,18 @@
-"""Calibration, its test and fitting, where both densities are known."""
+"""Calibration, its test, fitting and correction, where all densities are known."""
 
 import math
 
 import pytest
 import torch
-from scipy.stats import kstest
+from laws import A, assert_law, assert_moments, identity, normal_prior, standard_normal
+from scipy.stats import kstest, norm
 from torch import nn
+from torch.distributions import Normal
 
+from logitflow import LatentTarget, run
 from logitflow.models import MLP
-from logitflow.ratio import calibrate, cross_entropy, fit_log_ratio, z_statistic
+from logitflow.ratio import calibrate, corrected, cross_entropy, fit_log_ratio, z_statistic
+from logitflow.samplers import langevin
 
 SHIFT = 1.5  # real N(SHIFT, 1) against fake N(0, 1): the log ratio is SHIFT·x − SHIFT²/2
 
@@ -198,3 +202,163 @@ def test_non_finite_loss_is_refused():
         fit_log_ratio(
             Broken(), sample_real, sample_fake, num_steps=1, generator=seeded(), num_held_out=10
         )
+
+
+# --- correction: a GAN's logit for another model ------------------------------------------------------
+
+DATA, GAN, MODEL = Normal(1.0, 0.5), Normal(0.3, 0.8), Normal(0.0, 1.0)
+
+
+def between(p, q):
+    """The exact log ratio of two laws on the line, for points (N, 1)."""
+    return lambda x: p.log_prob(x) - q.log_prob(x)
+
+
+def test_exact_logits_add_up_to_the_exact_log_ratio():
+    x = torch.linspace(-4, 4, 101, dtype=torch.float64)[:, None]
+    logit = corrected(between(DATA, GAN), between(GAN, MODEL))
+    torch.testing.assert_close(logit(x), between(DATA, MODEL)(x)[:, 0])
+
+
+def test_a_corrected_target_has_the_law_of_the_data():
+    """MALA in the model's latents, with x = 2z − 1 for a generator: x follows the data, and not without."""
+    model = Normal(-1.0, 2.0)
+    logit, corrector = between(DATA, GAN), between(GAN, model)
+    z = standard_normal(20_000, 1)
+
+    def refined(d):
+        target = LatentTarget(lambda z: 2 * z - 1, d, normal_prior(1))
+        state = run(
+            langevin(target, step_size=0.05, adjust=True), z, num_steps=100, generator=seeded()
+        )
+        return target.generate(state.z)[:, 0]
+
+    assert_law(refined(corrected(logit, corrector)), norm(1.0, 0.5).cdf)
+    # forgotten, the corrector leaves p_model·p_data/p_gan: precisions 1/4 + 4 − 1/0.64
+    precision = 1 / 4 + 4 - 1 / 0.64
+    mean = (-1 / 4 + 4 - 0.3 / 0.64) / precision
+    assert_law(refined(logit), norm(mean, precision**-0.5).cdf)
+
+
+def test_a_corrected_target_in_the_plane():
+    """Gaussians of one covariance, whose log ratios are linear: latents follow N(Aᵀ(b + c), I)."""
+    b, c = torch.tensor([[0.9, -0.7], [-0.4, 0.8]], dtype=torch.float64)
+    logit = corrected(lambda x: x @ b - 3, lambda x: (x @ c)[:, None] + 5)
+    target = LatentTarget(lambda z: z @ A.T, logit, normal_prior())
+    sampler = langevin(target, step_size=0.5, adjust=True)
+    z = run(sampler, standard_normal(20_000), num_steps=50, generator=seeded()).z
+    assert_moments(z, A.T @ (b + c), 1.0)
+
+
+@pytest.fixture(scope="module")
+def fits():
+    """The log ratios along a chain of normals, means 1.5, 0.6 and 0, each fitted by a line: it can be exact."""
+    means = {"data": 1.5, "gan": 0.6, "model": 0.0}
+
+    def sampler(law):
+        return lambda n, rng: torch.randn(n, 1, generator=rng) + means[law]
+
+    lines = []
+    for seed, (over, under) in enumerate((("data", "gan"), ("gan", "model"), ("data", "model"))):
+        line = MLP([1, 1])
+        for parameter in line.parameters():
+            parameter.data.zero_()
+        fit_log_ratio(
+            line,
+            sampler(over),
+            sampler(under),
+            num_steps=1000,
+            generator=seeded(seed),
+            learning_rate=0.05,
+        )
+        lines.append(line)
+    return *lines, sampler
+
+
+def line_error(over, under, x, n):
+    """The standard error at x of a logistic fit to n samples of each of N(over, 1) and N(under, 1)."""
+    t = torch.linspace(-8, 10, 4001, dtype=torch.float64)
+    density = Normal(over, 1.0).log_prob(t).exp() + Normal(under, 1.0).log_prob(t).exp()
+    d = (over - under) * t - (over**2 - under**2) / 2
+    weight = n * density * torch.sigmoid(d) * torch.sigmoid(-d)
+    design = torch.stack([t, torch.ones_like(t)], 1)
+    information = torch.trapezoid(
+        weight[:, None, None] * design[:, :, None] * design[:, None], t, 0
+    )
+    at = torch.stack([x, torch.ones_like(x)], 1).double()
+    return (at @ torch.linalg.inv(information) * at).sum(1).sqrt()
+
+
+def test_fitted_logits_add_up_to_the_log_ratio(fits):
+    """The two fits err independently, so their variances add; their weights average 500 steps of 512."""
+    logit, corrector, direct, _ = fits
+    x = torch.linspace(-1.5, 3, 10)
+    truth = 1.5 * x - 1.5**2 / 2
+    # twice the error of the best estimate from the averaged steps' samples: Adam is not the best estimate
+    error = [2 * line_error(*means, x, 500 * 512) for means in ((1.5, 0.6), (0.6, 0.0), (1.5, 0.0))]
+    with torch.no_grad():
+        of_sum = corrected(logit, corrector)(x[:, None]) - truth
+        of_direct = direct(x[:, None])[:, 0] - truth
+    assert (of_sum.abs() < 5 * (error[0].square() + error[1].square()).sqrt()).all()
+    assert (of_direct.abs() < 5 * error[2]).all()
+    assert (
+        error[0].max() ** 2 + error[1].max() ** 2
+    ) ** 0.5 < 0.05  # the tolerance means something
+
+
+def test_a_corrected_logit_is_calibrated_and_one_without_its_corrector_is_not(fits):
+    logit, corrector, direct, sampler = fits
+    rng = seeded(7)
+    real, fake = sampler("data")(5000, rng), sampler("model")(5000, rng)
+    with torch.no_grad():
+        for d in (corrected(logit, corrector), direct):
+            assert abs(z_statistic(d(real), d(fake)).statistic) < 5
+        assert abs(z_statistic(logit(real), logit(fake)).statistic) > 10
+
+
+def test_a_target_leaves_both_parts_as_they_are():
+    """Found in the sum: modules, and the module of a method; batch norm would betray a mode that was missed."""
+
+    class Critic(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(2)
+
+        def score(self, x):
+            return self.norm(x).sum(1, keepdim=True)
+
+    logit, corrector = Critic(), nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1))
+    corrector[0].eval()
+    total = corrected(logit.score, corrector)
+    before = {name: t.clone() for name, t in total.state_dict().items()}
+    target = LatentTarget(identity, total, None)
+    z = torch.randn(8, 2, generator=seeded())
+    assert torch.equal(target.logits(z), target.logits_and_grad(z).value)
+    assert logit.training
+    assert logit.norm.training
+    assert not corrector[0].training
+    assert corrector[1].training
+    assert all(p.requires_grad for p in total.parameters())
+    assert all(torch.equal(t, before[name]) for name, t in total.state_dict().items())
+    expected = z.sum(1) / math.sqrt(1 + 1e-5)  # eval mode: running mean 0 and variance 1
+    with torch.no_grad():
+        torch.testing.assert_close(
+            target.logits(z), expected + corrector[1](z / math.sqrt(1 + 1e-5))[:, 0]
+        )
+
+
+def test_what_cannot_be_corrected():
+    with pytest.raises(TypeError, match="corrector must be callable, not float"):
+        corrected(identity, 1.0)
+    features = corrected(lambda x: x, lambda x: x[:, :1])
+    with pytest.raises(ValueError, match=r"returned shape \(4, 2\).*logitflow\.ratio\.corrected"):
+        features(torch.zeros(4, 2))
+
+
+def test_a_vector_valued_critic_is_refused_by_a_sentence_that_names_the_way():
+    target = LatentTarget(identity, MLP([2, 8, 16]), normal_prior(dtype=torch.float32))
+    for score in (target.logits, target.log_prob, target.logits_and_grad):
+        with pytest.raises(
+            ValueError, match=r"vector-valued critic.*logitflow\.ratio\.corrected.*fit_log_ratio"
+        ):
+            score(torch.zeros(3, 2))

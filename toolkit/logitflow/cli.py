@@ -139,7 +139,10 @@ def _add_reproduce(subparsers: Any) -> None:
         "logitflow reproduce 25gaussians swissroll --out book/results",
     )
     parser.add_argument(
-        "data", nargs="+", choices=(*DATA_SETS, "cifar10"), help="one or more experiments"
+        "data",
+        nargs="+",
+        choices=(*DATA_SETS, "cifar10", "beyond-gans"),
+        help="one or more experiments; beyond-gans: VAEs, flows and MMD-GANs",
     )
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for JSON and PNG")
     parser.add_argument("--num-samples", type=count, default=10_000, help="samples a row and seed")

@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from logitflow.device import DEVICES
@@ -55,4 +56,14 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     """The option that chooses where to compute."""
     parser.add_argument(
         "--device", choices=DEVICES, default="auto", help="auto: a CUDA GPU where there is one"
+    )
+
+
+def add_folder(parser: argparse.ArgumentParser, what: str) -> None:
+    """The option that says where to write what was made."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help=f"folder for {what}; a killed run goes on from there",
     )

@@ -1,11 +1,11 @@
 """`logitflow train`: a parser for each thing that can be trained, and what it runs."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from logitflow import plots, priors, recipes, zoo
-from logitflow.cli_options import add_command, add_device, count
+from logitflow.cli_beyond import add_beyond
+from logitflow.cli_options import add_command, add_device, add_folder, count
 from logitflow.commands import truth, typed
 from logitflow.device import choose
 from logitflow.reproduce import hardware
@@ -27,6 +27,7 @@ def add_train(subparsers: Any) -> None:
         _add_toy(below, name)
     _add_cifar10(below)
     _add_classifier(below)
+    add_beyond(below)
 
 
 def _add_toy(subparsers: Any, name: str) -> None:
@@ -37,7 +38,7 @@ def _add_toy(subparsers: Any, name: str) -> None:
         "train a WGAN-GP pair on a two-dimensional toy, then fit a discriminator to the finished generator",
         f"logitflow train {name} --out my-pair",
     )
-    _add_folder(parser, "the pair")
+    add_folder(parser, "the pair")
     parser.add_argument("--steps", type=count, default=15_000, help="generator steps")
     parser.add_argument(
         "--fit-steps",
@@ -59,7 +60,7 @@ def _add_cifar10(subparsers: Any) -> None:
         "tell how it goes",
         "logitflow train cifar10 --preset small --out my-cifar10",
     )
-    _add_folder(parser, "the pair, its pictures and its curve")
+    add_folder(parser, "the pair, its pictures and its curve")
     parser.add_argument(
         "--preset",
         choices=tuple(recipes.PRESETS),
@@ -87,19 +88,10 @@ def _add_classifier(subparsers: Any) -> None:
         "train the classifier of CIFAR-10 that judges images, and write it with what it sees there",
         "logitflow train classifier --out my-classifier",
     )
-    _add_folder(parser, "the classifier")
+    add_folder(parser, "the classifier")
     parser.add_argument("--epochs", type=count, default=15, help="passes through the images")
     parser.add_argument("--seed", type=count, default=0, help="of the weights and the order")
     add_device(parser)
-
-
-def _add_folder(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        help=f"folder for {what}; a killed run goes on from there",
-    )
 
 
 def train_toy(options: argparse.Namespace) -> None:

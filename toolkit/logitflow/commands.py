@@ -18,7 +18,7 @@ from logitflow.files import write_atomically
 from logitflow.inference import fast
 from logitflow.metrics import evaluate_images, evaluate_text, label
 from logitflow.metrics.text_reference import load_reference
-from logitflow.reproduce import measure, reproduce_images
+from logitflow.reproduce import measure, reproduce_beyond, reproduce_images
 from logitflow.reproduce import reproduce as run_reproduce
 from logitflow.run import refine as run_refine
 from logitflow.run import seeded_generator
@@ -204,7 +204,8 @@ def reproduce(options: argparse.Namespace) -> None:
         command = typed("reproduce", name, num_samples=options.num_samples, seeds=options.seeds)
         path = options.out / f"{name}.json"
         ledger = options.out / f"{name}.unfinished.json"
-        run_table = reproduce_images if name == "cifar10" else partial(run_reproduce, name)
+        others = {"cifar10": reproduce_images, "beyond-gans": reproduce_beyond}
+        run_table = others.get(name, partial(run_reproduce, name))
         result = run_table(
             num_samples=options.num_samples,
             num_seeds=options.seeds,
@@ -213,8 +214,10 @@ def reproduce(options: argparse.Namespace) -> None:
         )
         _write_json(path, result)
         ledger.unlink()
-        plots.save(plots.comparison(result), path.with_suffix(".png"))
-        print(f"wrote {path} and {path.with_suffix('.png')}")
+        for table in result.get("tables", [result]):
+            picture = options.out / f"{table['experiment']}.png"
+            plots.save(plots.comparison(table), picture)
+            print(f"wrote {path} and {picture}")
         if "curves" in result:
             picture = options.out / f"{name}-curve.png"
             curve = plots.quality_curve(result["curves"], real=result["real_of_curves"])

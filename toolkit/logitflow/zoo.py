@@ -2,11 +2,14 @@
 
 A pair: `generator.safetensors`, `discriminator.safetensors`, at times `fitted.safetensors` (a discriminator
 fitted to the fixed generator), and `card.json` with the networks' sizes, the prior, the command, seed and
-figures, and each file's sha256. A classifier: `classifier.safetensors`, `reference.safetensors` (what it saw
-in real images) and `card.json`.
+figures, and each file's sha256. A model without a discriminator (a VAE, a flow, an MMD-GAN) has a `corrector`
+in its place, and the card names the GAN whose logit it corrects. A classifier: `classifier.safetensors`,
+`reference.safetensors` (what it saw in real images) and `card.json`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -24,6 +27,7 @@ from logitflow.cards import (
     wrong_tensors,
 )
 from logitflow.metrics import Moments, Reference
+from logitflow.ratio import corrected
 
 FOLDER = Path(__file__).parent / "zoo"
 """Where the shipped checkpoints live.
@@ -39,12 +43,15 @@ class Pair(NamedTuple):
     """A trained generator with its discriminator, in eval mode and on the CPU."""
 
     generator: nn.Module
-    discriminator: nn.Module  # as trained: a WGAN's critic, or a discriminator before the sigmoid
+    # as trained: a WGAN's critic, or a discriminator before the sigmoid; for a model that has none, a GAN's
+    # fitted logit with the model's corrector (`logitflow.ratio.corrected`)
+    discriminator: nn.Module
     prior: Distribution
     card: dict[str, Any]
-    fitted: nn.Module | None = (
-        None  # a discriminator fitted to the fixed generator, where the card has one
-    )
+    # a discriminator fitted to the fixed generator, where the card has one
+    fitted: nn.Module | None = None
+    # every network of the card by its role: also a VAE's encoder, an MMD-GAN's critic, a corrector
+    networks: Mapping[str, nn.Module] = MappingProxyType({})
 
 
 class TrainedClassifier(NamedTuple):
@@ -69,7 +76,7 @@ def load(pair: str | Path) -> Pair:
     Raises:
         FileNotFoundError: there is no such pair, or one of its files is missing.
         ValueError: a checksum is wrong, a file is truncated, a tensor is missing or misshapen, or the card
-            names what it may not, or describes a classifier.
+            names what it may not, or describes a classifier, or a corrector of another GAN than the zoo's.
     """
     path = _card_path(pair)
     if "classifier" in read_card(path)["networks"]:
@@ -81,15 +88,36 @@ def load(pair: str | Path) -> Pair:
         role: load_network(path.parent / f"{role}.safetensors", entry)
         for role, entry in card["networks"].items()
     }
-    if missing := {"generator", "discriminator"} - set(networks):
+    roles = dict(networks)
+    if "corrector" in networks:
+        roles["discriminator"] = corrected(_corrected_logit(card, path), networks["corrector"])
+    if missing := {"generator", "discriminator"} - set(roles):
         raise ValueError(f"{path} describes no {' and no '.join(sorted(missing))}")
+    prior = make_prior(card["prior"], path)
     return Pair(
-        networks["generator"],
-        networks["discriminator"],
-        make_prior(card["prior"], path),
-        card,
-        networks.get("fitted"),
+        roles["generator"], roles["discriminator"], prior, card, networks.get("fitted"), networks
     )
+
+
+def gan_of(name: str) -> dict[str, str]:
+    """A card's entry for the GAN whose fitted logit a corrector was made for, and that file's sha256."""
+    return {"name": name, "sha256": load(name).card["networks"]["fitted"]["sha256"]}
+
+
+def _corrected_logit(card: dict[str, Any], path: Path) -> nn.Module:
+    """The fitted logit of the GAN that the card names."""
+    entry = card.get("gan")
+    if not isinstance(entry, dict) or entry.get("name") not in names():
+        raise ValueError(
+            f"{path} has a corrector, but names no GAN of the zoo whose logit it corrects"
+        )
+    gan = load(entry["name"])
+    if gan.fitted is None or gan_of(entry["name"]) != entry:
+        raise ValueError(
+            f"{path} corrects another fitted discriminator of {entry['name']} than the zoo's: fit the "
+            "corrector anew with `logitflow train`"
+        )
+    return gan.fitted
 
 
 def save(
@@ -99,7 +127,8 @@ def save(
 
     Args:
         folder: made if it is not there; files of the same names are replaced.
-        networks: "generator", "discriminator" and at times "fitted", each a network of `logitflow.models`.
+        networks: "generator", "discriminator" or "corrector", and at times "fitted" and others, each a network
+            of `logitflow.models`. A corrector needs `gan=gan_of(name)` among what the card says.
         prior: `Normal` or `Uniform` with one latent's shape.
         card: what else the card should say: command, seed, figures, data, hardware.
 

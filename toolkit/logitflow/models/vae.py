@@ -1,6 +1,7 @@
 """The two halves of a variational autoencoder of points in the plane or of any flat vectors."""
 
-import torch
+import math
+
 from torch import Tensor, nn
 
 from logitflow.models.mlp import MLP
@@ -36,17 +37,19 @@ class GaussianDecoder(nn.Module):
 
     Args:
         sizes: the width of a code, of each hidden layer and of a sample.
+        std: σ, one for all coordinates, in units of the samples; it is not learnt.
 
     Raises:
-        ValueError: fewer than two sizes, or one that is not positive.
+        ValueError: fewer than two sizes, or one that is not positive, or σ is not.
     """
 
-    def __init__(self, sizes: list[int]) -> None:
+    def __init__(self, sizes: list[int], std: float) -> None:
         super().__init__()
-        self.settings = {"sizes": list(sizes)}
+        if not 0 < std < math.inf:
+            raise ValueError(f"the decoder's std must be positive and finite, not {std}")
+        self.settings = {"sizes": list(sizes), "std": std}
         self.network = MLP(sizes)
-        self.latent_size = sizes[0] + sizes[-1]
-        self.log_std = nn.Parameter(torch.zeros(()))  # log σ, one for all coordinates, learnt
+        self.latent_size, self.std = sizes[0] + sizes[-1], std
 
     def mean(self, code: Tensor) -> Tensor:
         """The mean of the samples that share a code: (N, code size) → (N, sample size)."""
@@ -54,5 +57,6 @@ class GaussianDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """(N, code size + sample size) → (N, sample size)."""
-        code, noise = z.split([self.settings["sizes"][0], self.settings["sizes"][-1]], dim=1)
-        return self.mean(code) + self.log_std.exp() * noise
+        sizes = self.settings["sizes"]
+        code, noise = z.split([sizes[0], sizes[-1]], dim=1)
+        return self.mean(code) + self.std * noise

@@ -1,15 +1,18 @@
 """How the shipped networks were made: one function a family, called by `logitflow train`."""
 
+from logitflow.recipes.beyond import MODELS, train_beyond
 from logitflow.recipes.classifier import train_cifar10_classifier
 from logitflow.recipes.images import PRESETS, train_cifar10
 from logitflow.recipes.toys import DATA_SETS, Toy, networks, toy, train_toy
 
 __all__ = [
     "DATA_SETS",
+    "MODELS",
     "PRESETS",
     "Toy",
     "networks",
     "toy",
+    "train_beyond",
     "train_cifar10",
     "train_cifar10_classifier",
     "train_toy",

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Uniform
+from torch.distributions import Distribution, Uniform
 
 from logitflow import data, priors, zoo
 from logitflow.metrics import energy_distance, high_quality_fraction, recovered_modes
@@ -79,8 +79,8 @@ def train_toy(
     checkpoint = folder / "checkpoint.safetensors"
 
     def report(step: int, loss: float) -> None:
-        figures = _figures(generator, kind, prior, num_samples=5000)
-        say(f"step {step}: critic loss {loss:.3f}, " + _in_words(figures))
+        figures = figures_of(generator, kind, prior, num_samples=5000)
+        say(f"step {step}: critic loss {loss:.3f}, " + in_words(figures))
 
     train_gan(
         generator,
@@ -96,7 +96,7 @@ def train_toy(
         callback=report,
     )
     pair: dict[str, nn.Module] = {"generator": generator, "discriminator": critic}
-    figures = _figures(generator, kind, prior, num_samples=10_000)
+    figures = figures_of(generator, kind, prior, num_samples=10_000)
     if fit_steps:
 
         @torch.no_grad()
@@ -131,9 +131,10 @@ def networks(seed: int, *sizes: list[int]) -> list[MLP]:
         return [MLP(each) for each in sizes]
 
 
-def _figures(
-    generator: nn.Module, kind: Toy, prior: Uniform, *, num_samples: int
+def figures_of(
+    generator: nn.Module, kind: Toy, prior: Distribution, *, num_samples: int
 ) -> dict[str, float]:
+    """A few figures of a generator's samples, for the card and for those who wait."""
     rng = seeded_generator(0, 9)
     with torch.no_grad():
         x = generator(priors.sample(prior, num_samples, rng))
@@ -144,5 +145,6 @@ def _figures(
     return figures
 
 
-def _in_words(figures: dict[str, float]) -> str:
+def in_words(figures: dict[str, float]) -> str:
+    """Figures in a line."""
     return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())

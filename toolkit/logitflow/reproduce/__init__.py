@@ -1,5 +1,12 @@
 """The book's long tables: every method on a shipped pair, several seeds, one JSON and one picture each."""
 
+from logitflow.reproduce.beyond import (
+    Identity,
+    beyond_rows,
+    check_identity,
+    logits_of,
+    reproduce_beyond,
+)
 from logitflow.reproduce.common import Counted, Row, hardware, summarise
 from logitflow.reproduce.images import reproduce_images
 from logitflow.reproduce.settings import curve_rows, image_rows
@@ -7,12 +14,17 @@ from logitflow.reproduce.toys import measure, reproduce, rows
 
 __all__ = [
     "Counted",
+    "Identity",
     "Row",
+    "beyond_rows",
+    "check_identity",
     "curve_rows",
     "hardware",
     "image_rows",
+    "logits_of",
     "measure",
     "reproduce",
+    "reproduce_beyond",
     "reproduce_images",
     "rows",
     "summarise",

@@ -97,22 +97,18 @@ def reproduce(
     Raises:
         ValueError: the name is unknown, or fewer than 2 seeds or samples are asked for.
     """
-    if num_seeds < 2 or num_samples < 2:
-        raise ValueError("an error over seeds needs at least 2 seeds, each of at least 2 samples")
     kind, pair = toy(name), zoo.load(f"{name}-wgan-gp")
     table = [row for row in rows() if row.logit != "fitted" or pair.fitted is not None]
-    logits = _logits(pair, kind)
-    jobs: list[tuple[Row | None, int]] = [(None, seed) for seed in range(num_seeds)]
-    jobs += [(row, seed) for row in table for seed in range(num_seeds)]
-    figures: dict[Row | None, list[dict[str, float]]] = {}
-    for row, seed in progress(jobs, desc=f"reproduce {name}", unit="run"):
-        key = json.dumps([heading(row), seed, num_samples, pair.card["networks"]])
-        work = partial(_run_row, row, pair, kind, logits, num_samples, seed)
-        figures.setdefault(row, []).append(remembered(ledger, key, work))
-    floors = _floors(pair, kind, num_samples, num_seeds)
-    for runs in figures.values():
-        for run in runs:
-            run["energy_ratio"] = run["energy_distance"] / floors["energy_distance"]["mean"]
+    figures, floors = run_rows(
+        name,
+        pair,
+        kind,
+        table,
+        _logits(pair, kind),
+        num_samples=num_samples,
+        num_seeds=num_seeds,
+        ledger=ledger,
+    )
     return {
         "experiment": name,
         "command": command,
@@ -123,6 +119,52 @@ def reproduce(
         "floors": floors,
         "rows": [{**heading(row), "metrics": summarise(runs)} for row, runs in figures.items()],
     }
+
+
+Figures = dict[Row | None, list[dict[str, float]]]
+"""Each row's figures, seed by seed; None is the base."""
+
+
+def run_rows(
+    name: str,
+    pair: zoo.Pair,
+    kind: Toy,
+    table: list[Row],
+    logits: dict[str, Network],
+    *,
+    num_samples: int,
+    num_seeds: int,
+    ledger: Path | None,
+) -> tuple[Figures, dict[str, dict[str, Any]]]:
+    """The figures of the base and of every row, and the real-versus-real floors.
+
+    Args:
+        name: of the experiment, for the progress bar.
+        pair: its generator and its prior.
+        kind: what the samples should look like.
+        table: the rows.
+        logits: by the names that the rows use.
+        num_samples: samples a row and seed.
+        num_seeds: seeds, counted from 0.
+        ledger: as in `reproduce`.
+
+    Raises:
+        ValueError: fewer than 2 seeds or samples are asked for.
+    """
+    if num_seeds < 2 or num_samples < 2:
+        raise ValueError("an error over seeds needs at least 2 seeds, each of at least 2 samples")
+    jobs: list[tuple[Row | None, int]] = [(None, seed) for seed in range(num_seeds)]
+    jobs += [(row, seed) for row in table for seed in range(num_seeds)]
+    figures: Figures = {}
+    for row, seed in progress(jobs, desc=f"reproduce {name}", unit="run"):
+        key = json.dumps([heading(row), seed, num_samples, pair.card["networks"]])
+        work = partial(_run_row, row, pair, kind, logits, num_samples, seed)
+        figures.setdefault(row, []).append(remembered(ledger, key, work))
+    floors = _floors(pair, kind, num_samples, num_seeds)
+    for runs in figures.values():
+        for run in runs:
+            run["energy_ratio"] = run["energy_distance"] / floors["energy_distance"]["mean"]
+    return figures, floors
 
 
 def _logits(pair: zoo.Pair, kind: Toy) -> dict[str, Network]:

@@ -29,14 +29,14 @@ def elbo(
 
     Args:
         encoder: maps samples to a posterior's mean and log deviation, each (N, code size).
-        decoder: gives the model's mean and its `log_std`.
+        decoder: gives the model's mean, and its deviation as `std`.
         x: samples.
         generator: the source of the codes.
     """
     mean, log_std = encoder(x)
     noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-    error = (x - decoder.mean(mean + log_std.exp() * noise)) * (-decoder.log_std).exp()
-    normaliser = decoder.log_std + math.log(2 * math.pi) / 2
+    error = (x - decoder.mean(mean + log_std.exp() * noise)) / decoder.std
+    normaliser = math.log(decoder.std * math.sqrt(2 * math.pi))
     log_likelihood = -(error.square() / 2 + normaliser).flatten(1).sum(1)
     return log_likelihood - gaussian_kl(mean, log_std)
 

@@ -1,6 +1,7 @@
 """`logitflow train`: a parser for each thing that can be trained, and what it runs."""
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 from logitflow import plots, priors, recipes, zoo
@@ -8,6 +9,7 @@ from logitflow.cli_beyond import add_beyond
 from logitflow.cli_options import add_command, add_device, add_folder, count
 from logitflow.commands import truth, typed
 from logitflow.device import choose
+from logitflow.recipes.common import Preset
 from logitflow.reproduce import hardware
 from logitflow.run import seeded_generator
 from logitflow.target import LatentTarget
@@ -26,6 +28,7 @@ def add_train(subparsers: Any) -> None:
     for name in recipes.DATA_SETS:
         _add_toy(below, name)
     _add_cifar10(below)
+    _add_text(below)
     _add_classifier(below)
     add_beyond(below)
 
@@ -61,9 +64,26 @@ def _add_cifar10(subparsers: Any) -> None:
         "logitflow train cifar10 --preset small --out my-cifar10",
     )
     add_folder(parser, "the pair, its pictures and its curve")
+    _add_preset(parser, recipes.PRESETS)
+
+
+def _add_text(subparsers: Any) -> None:
+    parser = add_command(
+        subparsers,
+        "text",
+        train_text,
+        "train a pair on the One Billion Word benchmark, which LOGITFLOW_DATA or the network must provide; "
+        "samples.txt and curve.json tell how it goes",
+        "logitflow train text --preset small --out my-text",
+    )
+    add_folder(parser, "the pair, its samples and its curve")
+    _add_preset(parser, recipes.TEXT_PRESETS)
+
+
+def _add_preset(parser: argparse.ArgumentParser, presets: dict[str, Preset]) -> None:
     parser.add_argument(
         "--preset",
-        choices=tuple(recipes.PRESETS),
+        choices=tuple(presets),
         default="small",
         help="small: an hour or so of two cores; paper: the papers' size, for a GPU",
     )
@@ -118,11 +138,24 @@ def train_toy(options: argparse.Namespace) -> None:
 
 def train_cifar10(options: argparse.Namespace) -> None:
     """Train a pair on CIFAR-10."""
-    preset = recipes.PRESETS[options.preset]
+    _train_preset(options, recipes.PRESETS, recipes.train_cifar10)
+    print(f"wrote {options.out} (the pair, its card, pictures of 64 latents and curve.json)")
+
+
+def train_text(options: argparse.Namespace) -> None:
+    """Train a pair on the One Billion Word benchmark."""
+    _train_preset(options, recipes.TEXT_PRESETS, recipes.train_text)
+    print(f"wrote {options.out} (the pair, its card, samples.txt and curve.json)")
+
+
+def _train_preset(
+    options: argparse.Namespace, presets: dict[str, Preset], train: Callable[..., None]
+) -> None:
+    preset = presets[options.preset]
     steps = preset.num_steps if options.steps is None else options.steps
     fit_steps = preset.fit_steps if options.fit_steps is None else options.fit_steps
     settings = {"steps": steps, "fit_steps": fit_steps, "seed": options.seed}
-    recipes.train_cifar10(
+    train(
         options.preset,
         options.out,
         num_steps=steps,
@@ -130,10 +163,9 @@ def train_cifar10(options: argparse.Namespace) -> None:
         seed=options.seed,
         device=options.device,
         say=print,
-        command=typed("train", "cifar10", preset=options.preset, **settings),
+        command=typed("train", options.data, preset=options.preset, **settings),
         hardware=hardware(choose(options.device)),
     )
-    print(f"wrote {options.out} (the pair, its card, pictures of 64 latents and curve.json)")
 
 
 def train_classifier(options: argparse.Namespace) -> None:

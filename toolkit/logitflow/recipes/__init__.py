@@ -3,17 +3,21 @@
 from logitflow.recipes.beyond import MODELS, train_beyond
 from logitflow.recipes.classifier import train_cifar10_classifier
 from logitflow.recipes.images import PRESETS, train_cifar10
+from logitflow.recipes.text import PRESETS as TEXT_PRESETS
+from logitflow.recipes.text import train_text
 from logitflow.recipes.toys import DATA_SETS, Toy, networks, toy, train_toy
 
 __all__ = [
     "DATA_SETS",
     "MODELS",
     "PRESETS",
+    "TEXT_PRESETS",
     "Toy",
     "networks",
     "toy",
     "train_beyond",
     "train_cifar10",
     "train_cifar10_classifier",
+    "train_text",
     "train_toy",
 ]

@@ -84,7 +84,7 @@ def _add_refine(subparsers: Any) -> None:
         "--step-size",
         type=number,
         help="η or ε in squared units of the points, Adam's rate for dot; not given: 0.01 for dot, 0.001 for "
-        "points, for images 0.1 for dgflow and 0.05 for the others",
+        "points, for images 0.1 for dgflow and 0.05 for the others, for text as in the book's table",
     )
     parser.add_argument("--gamma", type=number, default=0.01, help="entropy weight, for dgflow")
     for name, help_text in (
@@ -92,11 +92,11 @@ def _add_refine(subparsers: Any) -> None:
         ("num-samples", "how many samples"),
         ("batch-size", "points moved together"),
     ):
-        points, images = commands.REFINE_DEFAULTS[name.replace("-", "_")]
+        points, others = commands.REFINE_DEFAULTS[name.replace("-", "_")]
         parser.add_argument(
             f"--{name}",
             type=count,
-            help=f"{help_text}; not given: {points}, for images {images}",
+            help=f"{help_text}; not given: {points}, for images and text {others}",
         )
     parser.add_argument("--seed", type=count, default=0, help="of latents and noise")
 
@@ -141,7 +141,7 @@ def _add_reproduce(subparsers: Any) -> None:
     parser.add_argument(
         "data",
         nargs="+",
-        choices=(*DATA_SETS, "cifar10", "beyond-gans"),
+        choices=(*DATA_SETS, "cifar10", "text", "beyond-gans"),
         help="one or more experiments; beyond-gans: VAEs, flows and MMD-GANs",
     )
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for JSON and PNG")

@@ -14,12 +14,14 @@ from safetensors.torch import load, save
 
 from logitflow import plots, priors, recipes, zoo
 from logitflow.data.images import png_grid
+from logitflow.data.text import decode
 from logitflow.files import write_atomically
 from logitflow.inference import fast
 from logitflow.metrics import evaluate_images, evaluate_text, label
 from logitflow.metrics.text_reference import load_reference
-from logitflow.reproduce import measure, reproduce_beyond, reproduce_images
+from logitflow.reproduce import measure, reproduce_beyond, reproduce_images, reproduce_text
 from logitflow.reproduce import reproduce as run_reproduce
+from logitflow.reproduce.settings import TEXT_EPSILON, TEXT_ETA
 from logitflow.run import refine as run_refine
 from logitflow.run import seeded_generator
 from logitflow.samplers import (
@@ -34,9 +36,20 @@ from logitflow.samplers import (
 from logitflow.target import LatentTarget
 
 REFINE_DEFAULTS = {"steps": (100, 25), "num_samples": (10_000, 1000), "batch_size": (2000, 250)}
-"""What `refine` does where it is not told: for points, and for images."""
-STEP_SIZES = {"dgflow": 0.1, "ddls": 0.05, "mala": 0.05, "mh-gan+mala": 0.05}
-"""The samplers' steps for images; for points they are 0.001."""
+"""What `refine` does where it is not told: for points, and for images and text."""
+STEP_SIZES = {
+    "points": {"dgflow": 1e-3, "ddls": 1e-3, "mala": 1e-3, "mh-gan+mala": 1e-3},
+    "images": {"dgflow": 0.1, "ddls": 0.05, "mala": 0.05, "mh-gan+mala": 0.05},
+    "text": {
+        "dgflow": TEXT_ETA,
+        "ddls": TEXT_EPSILON,
+        "mala": TEXT_EPSILON,
+        "mh-gan+mala": TEXT_EPSILON,
+    },
+}
+"""The samplers' steps; DOT's are its own."""
+SHOWN = 5
+"""Of refined texts, so many are printed."""
 
 
 def refine(options: argparse.Namespace) -> None:
@@ -44,9 +57,10 @@ def refine(options: argparse.Namespace) -> None:
     pair = zoo.load(options.pair)
     logit = _logit(pair, options)
     target = LatentTarget(pair.generator, logit, pair.prior)
-    images = target.generate(priors.sample(pair.prior, 1, seeded_generator(0, 0))).ndim == 4
-    _fill_in(options, images)
-    if images:
+    one = target.generate(priors.sample(pair.prior, 1, seeded_generator(0, 0)))
+    kind = {2: "points", 3: "text", 4: "images"}[one.ndim]
+    _fill_in(options, kind)
+    if kind == "images":
         target = LatentTarget(fast(pair.generator), fast(logit), pair.prior)
     z = priors.sample(pair.prior, options.num_samples, seeded_generator(options.seed, 1))
     before = torch.cat([target.generate(part) for part in z.split(options.batch_size)])
@@ -57,7 +71,8 @@ def refine(options: argparse.Namespace) -> None:
             target,
             num_samples=options.num_samples,
             generator=seeded_generator(options.seed, 2),
-            percentile=80 if images else None,  # the authors' for images: few are accepted without
+            # the authors' for images: few are accepted without
+            percentile=None if kind == "points" else 80,
             batch_size=min(1000, options.batch_size),
         )
     else:
@@ -76,20 +91,22 @@ def refine(options: argparse.Namespace) -> None:
     write_atomically(samples, save({name: t.contiguous().clone() for name, t in kept.items()}))
     info = {name: float(value) for name, value in result.info._asdict().items()}
     _write_json(options.out / "refine.json", {"options": _plain(options), "info": info})
-    _picture(pair, before, result.x, options.out / "before-after.png")
+    _show(pair, before, result.x, options.out)
     print(
         f"wrote {samples}: {options.num_samples} samples, acceptance rate {info['acceptance_rate']:.2f}, "
         f"{info['num_nonfinite']:.0f} non-finite moves refused"
     )
 
 
-def _fill_in(options: argparse.Namespace, images: bool) -> None:
+def _fill_in(options: argparse.Namespace, kind: str) -> None:
     """Put the default where an option was not given, and refuse what cannot be."""
-    for name, (of_points, of_images) in REFINE_DEFAULTS.items():
+    for name, (of_points, of_others) in REFINE_DEFAULTS.items():
         if getattr(options, name) is None:
-            setattr(options, name, of_images if images else of_points)
-    if options.step_size is None and options.method in STEP_SIZES:
-        options.step_size = STEP_SIZES[options.method] if images else 1e-3
+            setattr(options, name, of_points if kind == "points" else of_others)
+    if options.step_size is None:
+        options.step_size = STEP_SIZES[kind].get(options.method)
+    if kind == "text" and options.space == "data":
+        raise ValueError("characters cannot be moved a little: refine text with --space latent")
     for name in ("num_samples", "batch_size"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
@@ -105,12 +122,17 @@ def _logit(pair: zoo.Pair, options: argparse.Namespace) -> torch.nn.Module:
     return pair.fitted
 
 
-def _picture(pair: zoo.Pair, before: torch.Tensor, after: torch.Tensor, path: Path) -> None:
-    kind = _toy_of(pair)
+def _show(pair: zoo.Pair, before: torch.Tensor, after: torch.Tensor, folder: Path) -> None:
+    """A picture of what refinement did, or of text a file and its first lines."""
+    kind, path = _toy_of(pair), folder / "before-after.png"
     if kind is not None:
         plots.save(plots.before_after(before, after, **truth(kind)), path)
     elif before.ndim == 4:
         plots.save(plots.before_after_images(before[:32], after[:32]), path)
+    elif before.ndim == 3:
+        texts = plots.before_after_text(decode(before), decode(after))
+        write_atomically(path.with_suffix(".txt"), f"{texts}\n".encode())
+        print(plots.before_after_text(*(lines[:SHOWN] for lines in texts.frames)))
 
 
 def _sampler(target: LatentTarget, options: argparse.Namespace) -> Sampler:
@@ -204,7 +226,11 @@ def reproduce(options: argparse.Namespace) -> None:
         command = typed("reproduce", name, num_samples=options.num_samples, seeds=options.seeds)
         path = options.out / f"{name}.json"
         ledger = options.out / f"{name}.unfinished.json"
-        others = {"cifar10": reproduce_images, "beyond-gans": reproduce_beyond}
+        others = {
+            "cifar10": reproduce_images,
+            "text": reproduce_text,
+            "beyond-gans": reproduce_beyond,
+        }
         run_table = others.get(name, partial(run_reproduce, name))
         result = run_table(
             num_samples=options.num_samples,
@@ -220,8 +246,8 @@ def reproduce(options: argparse.Namespace) -> None:
             print(f"wrote {path} and {picture}")
         if "curves" in result:
             picture = options.out / f"{name}-curve.png"
-            curve = plots.quality_curve(result["curves"], real=result["real_of_curves"])
-            plots.save(curve, picture)
+            draw = plots.ngram_curve if name == "text" else plots.quality_curve
+            plots.save(draw(result["curves"], real=result["real_of_curves"]), picture)
             print(f"wrote {picture}")
 
 

@@ -41,6 +41,12 @@ PANELS = {
     "inception_score": ("inception score", 1.0, "linear"),
     "precision": ("precision", 1.0, "linear"),
     "recall": ("recall", 1.0, "linear"),
+    "js_4": ("JS-4 (nats)", 1.0, "linear"),
+    "js_6": ("JS-6 (nats)", 1.0, "linear"),
+    "word_share": ("known words (%)", 100.0, "linear"),
+    "copied_share": ("verbatim copies (%)", 100.0, "linear"),
+    "distinct_4": ("distinct 4-grams (%)", 100.0, "linear"),
+    "distinct_6": ("distinct 6-grams (%)", 100.0, "linear"),
     "seconds": ("seconds", 1.0, "log"),
 }
 

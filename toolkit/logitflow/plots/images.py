@@ -13,11 +13,10 @@ from matplotlib.ticker import MaxNLocator
 
 from logitflow.data.images import to_bytes
 
-from .style import COLORS, WIDTH, color_of
+from .style import COLORS, MARKS, WIDTH, color_of
 
 _GAP = 2  # white pixels between images
 _BLOCK = 8  # and between pairs of rows
-_MARKS = "osD^vPX*"
 
 
 def image_grid(x: torch.Tensor, columns: int = 8) -> Figure:
@@ -124,7 +123,7 @@ def class_histogram(shares: Mapping[str, Mapping[str, Any]], *, ax: Axes) -> Axe
             [100 * v["mean"] for v in values],
             np.arange(len(values)) + offsets[i],
             xerr=[100 * (v.get("standard_error") or 0.0) for v in values],
-            fmt=_MARKS[i % len(_MARKS)],
+            fmt=MARKS[i % len(MARKS)],
             color=color_of(name),
             label=name,
             markersize=5,
@@ -166,7 +165,7 @@ def quality_curve(
         for i, curve in enumerate(curves):
             x = [point["gradient_evaluations"] for point in curve["points"]]
             y = [point[figure] for point in curve["points"]]
-            look: dict[str, Any] = {"color": f"C{i}", "marker": _MARKS[i % len(_MARKS)]}
+            look: dict[str, Any] = {"color": f"C{i}", "marker": MARKS[i % len(MARKS)]}
             look["linestyle"] = "--" if i > 6 else "-"  # the palette has seven colours
             ax.plot(x, y, markersize=4, linewidth=1.4, label=curve["method"], **look)
             k = y.index(best(y))

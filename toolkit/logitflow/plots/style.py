@@ -27,6 +27,7 @@ COLORS = {
 }
 HIGH_QUALITY, LOW_QUALITY = "#0173b2", "#de8f05"
 REAL_BEHIND = "#c8c8c8"
+MARKS = "osD^vPX*"  # told apart without colour
 NUM_STDS = 4.0  # the papers' radius of high quality
 
 WIDTH = 6.4  # inches: on a phone's 345 pixels a 12-point letter is still 9 pixels high

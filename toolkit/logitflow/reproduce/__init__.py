@@ -9,7 +9,8 @@ from logitflow.reproduce.beyond import (
 )
 from logitflow.reproduce.common import Counted, Row, hardware, summarise
 from logitflow.reproduce.images import reproduce_images
-from logitflow.reproduce.settings import curve_rows, image_rows
+from logitflow.reproduce.settings import curve_rows, image_rows, text_curve_rows, text_rows
+from logitflow.reproduce.text import reproduce_text, text_logits
 from logitflow.reproduce.toys import measure, reproduce, rows
 
 __all__ = [
@@ -26,6 +27,10 @@ __all__ = [
     "reproduce",
     "reproduce_beyond",
     "reproduce_images",
+    "reproduce_text",
     "rows",
     "summarise",
+    "text_curve_rows",
+    "text_logits",
+    "text_rows",
 ]

@@ -45,7 +45,7 @@ def open_lab(
     """
     quick = fast_pair(zoo.load(pair))
     real = from_bytes(cifar10("test").pixels) if held_out is None else held_out
-    calibration, facts = calibrated(quick, real)
+    calibration, facts = calibrated(*scores(quick.discriminator, quick, real))
     logits: dict[str, Network] = {
         "discriminator": quick.discriminator,
         "calibrated": lambda x: calibration(quick.discriminator(x)),
@@ -55,25 +55,32 @@ def open_lab(
     return Lab(quick, logits, real, judge or shipped_judge(), facts)
 
 
-def calibrated(
-    pair: zoo.Pair, real: Tensor, as_data: Network = lambda x: x
-) -> tuple[Network, dict[str, float]]:
-    """Calibrate a pair's discriminator on half the held-out samples: MH-GAN and DRS need a ratio.
+def scores(
+    logit: Network, pair: zoo.Pair, real: Tensor, as_data: Network = lambda x: x
+) -> tuple[Tensor, Tensor]:
+    """A logit of held-out samples and of as many generated ones, (M,) each.
 
     Args:
-        pair: the networks as they run.
+        logit: the discriminator or another.
+        pair: whose generator draws.
         real: held-out samples, (M, *sample_shape).
         as_data: what the generator's output is made into before it is scored beside data.
-
-    Returns:
-        The map from the discriminator's logit to a log ratio, and what the other half says of both.
     """
     z = priors.sample(pair.prior, len(real), seeded_generator(0, 100))
     with torch.no_grad():
         fake = (as_data(pair.generator(part)) for part in z.split(250))
-        on_fake = torch.cat([pair.discriminator(part) for part in fake])
-        on_real = torch.cat([pair.discriminator(part) for part in real.split(250)])
-    half = len(real) // 2
+        on_fake = torch.cat([logit(part) for part in fake])
+        on_real = torch.cat([logit(part) for part in real.split(250)])
+    return on_real, on_fake
+
+
+def calibrated(on_real: Tensor, on_fake: Tensor) -> tuple[Network, dict[str, float]]:
+    """Calibrate a logit on half of its scores: MH-GAN and DRS need a ratio.
+
+    Returns:
+        The map from the logit to a log ratio, and what the other half says of both.
+    """
+    half = len(on_real) // 2
     calibration = calibrate(on_real[:half], on_fake[:half])
     shift, slope = calibration(torch.tensor([0.0, 1.0])).diff(prepend=torch.zeros(1)).tolist()
     held = on_real[half : 2 * half], on_fake[half : 2 * half]

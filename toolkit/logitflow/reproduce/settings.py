@@ -1,4 +1,4 @@
-"""The lines of the CIFAR-10 table and of its curve, with the settings that the book reports."""
+"""The lines of the tables of images and text, and of their curves, with the settings that the book reports."""
 
 from logitflow import priors
 from logitflow.reproduce.common import MakeSampler, Row
@@ -18,12 +18,15 @@ PLAIN = "DGflow (KL), η = 0.1"
 """The curve of the authors' settings, which others are measured by after `PLAIN_STEPS` steps."""
 PLAIN_STEPS = 25
 
+# Text: what a line takes where it says nothing else.
+TEXT_ETA, TEXT_GAMMA, TEXT_FLOW_STEPS = 0.5, 0.01, 25  # DGflow
+TEXT_EPSILON, TEXT_CHAIN_STEPS = 0.1, 25  # DDLS
+TEXT_DOT_RATE, TEXT_DOT_STEPS = 0.01, 25  # DOT
+TEXT_PROPOSALS = 50  # MH-GAN
+
 
 def image_rows() -> list[Row]:
-    """The table's lines."""
-
-    def dot(target: LatentTarget) -> Sampler:
-        return optimal_transport(target, step_size=0.01)
+    """The table's lines for images."""
 
     def row(name: str, make: MakeSampler, steps: int, most_seeds: int | None = None) -> Row:
         return Row(name, "discriminator", "latent", ((make, steps),), most_seeds)
@@ -31,7 +34,7 @@ def image_rows() -> list[Row]:
     return [
         Row("DRS", "calibrated", "latent", ()),
         Row("MH-GAN", "calibrated", "latent", ((metropolis_hastings, 50),)),
-        row("DOT", dot, 25, most_seeds=1),
+        row("DOT", _transport(0.01), 25, most_seeds=1),
         row("DDLS (ULA)", _langevin(0.1), 25),
         row("DDLS (MALA)", _langevin(0.1, adjust=True), 25, most_seeds=1),
         row("DGflow (KL)", _flow(0.1), PLAIN_STEPS),
@@ -43,7 +46,7 @@ def image_rows() -> list[Row]:
 
 
 def curve_rows() -> list[Row]:
-    """The curve's lines: quality is taken on the way, so each is as long as its longest run."""
+    """The curve's lines for images: quality is taken on the way, so each is as long as its longest run."""
 
     def line(name: str, *stages: tuple[MakeSampler, int], space: str = "latent") -> Row:
         return Row(name, "discriminator", space, stages, most_seeds=1)
@@ -61,6 +64,57 @@ def curve_rows() -> list[Row]:
         line("DGflow (KL), pixels", (_flow(0.1, gamma=1e-4), 25), space="data"),
         line("DDLS (ULA), ε = 0.1", (_langevin(0.1), 60)),
     ]
+
+
+def text_rows() -> list[Row]:
+    """The table's lines for text.
+
+    KL's flow takes any logit's gradient; the other divergences weigh it by σ(±d), and MH-GAN and DDLS aim at
+    p0·e^d: they want a log ratio, which there is between decoded texts only.
+    """
+
+    def row(
+        name: str, logit: str, make: MakeSampler, steps: int, most_seeds: int | None = None
+    ) -> Row:
+        return Row(name, logit, "latent", ((make, steps),), most_seeds)
+
+    def flow(name: str, logit: str, divergence: str) -> Row:
+        make = _flow(TEXT_ETA, divergence, TEXT_GAMMA)
+        return row(f"DGflow ({name})", logit, make, TEXT_FLOW_STEPS)
+
+    mala = _langevin(TEXT_EPSILON, adjust=True)
+    return [
+        row("MH-GAN", "calibrated, decoded", metropolis_hastings, TEXT_PROPOSALS),
+        row("MH-GAN", "fitted, decoded", metropolis_hastings, TEXT_PROPOSALS),
+        row("DOT", "critic", _transport(TEXT_DOT_RATE), TEXT_DOT_STEPS),
+        row("DDLS (ULA)", "calibrated", _langevin(TEXT_EPSILON), TEXT_CHAIN_STEPS),
+        row("DDLS (ULA)", "fitted", _langevin(TEXT_EPSILON), TEXT_CHAIN_STEPS),
+        row("DDLS (MALA)", "fitted, decoded", mala, TEXT_CHAIN_STEPS, most_seeds=1),
+        flow("KL", "critic", "kl"),
+        flow("KL", "fitted", "kl"),
+        flow("KL", "fitted, decoded", "kl"),
+        flow("JS", "fitted", "js"),
+        flow("logD", "fitted", "logd"),
+    ]
+
+
+def text_curve_rows() -> list[Row]:
+    """The curve's lines for text."""
+
+    def line(name: str, logit: str, make: MakeSampler, steps: int) -> Row:
+        return Row(f"{name}, {logit}", logit, "latent", ((make, steps),), most_seeds=1)
+
+    eta, epsilon = TEXT_ETA, TEXT_EPSILON
+    return [
+        line(f"DGflow (KL), η = {eta}", "critic", _flow(eta, gamma=TEXT_GAMMA), 60),
+        line(f"DGflow (KL), η = {eta}", "fitted", _flow(eta, gamma=TEXT_GAMMA), 60),
+        line(f"DGflow (KL), η = {4 * eta}", "fitted", _flow(4 * eta, gamma=TEXT_GAMMA), 25),
+        line(f"DDLS (ULA), ε = {epsilon}", "fitted", _langevin(epsilon), 60),
+    ]
+
+
+def _transport(step_size: float) -> MakeSampler:
+    return lambda target: optimal_transport(target, step_size=step_size)
 
 
 def _flow(step_size: float, divergence: str = "kl", gamma: float = 0.01) -> MakeSampler:

@@ -21,6 +21,7 @@ def test_what_changed_is_marked_and_nothing_else():
         "cd",
     ]  # of the lines after, escaped; runs are one mark
     plain = re.sub("<[^>]*>", "|", html)
+    assert len(re.findall(r"<code[^>]*>", html)) == 4  # where no formula is looked for
     for line in ("the cat", "the |", "a &amp; b  "):
         assert line in plain
     assert str(shown).splitlines() == [

@@ -15,11 +15,11 @@ from .style import COLORS, MARKS, WIDTH, color_of
 # Both colours are set, so that a mark reads the same on a light page and on a dark one; the line below it
 # tells it without colour.
 _MARK = "background:#ffd58a;color:#1a1a1a;text-decoration:underline"
-_TABLE = (
-    "font-family:monospace;font-size:0.85rem;white-space:pre;border-collapse:collapse;width:auto"
-)
-_LABEL = "text-align:right;padding:0 0.8em 0 0;opacity:0.7;border:none"
+_TABLE = "font-family:monospace;font-size:0.85rem;border-collapse:collapse;width:auto;margin:0"
+_LABEL = "text-align:right;font-weight:normal;padding:0 0.8em 0 0;border:none"
 _LINE = "text-align:left;padding:0;border:none"
+# a page's rules for code are meant for code; but only in code does MathJax leave a dollar alone
+_CODE = "white-space:pre;font-size:inherit;color:inherit;background:none;border:none;padding:0"
 
 
 class TextPath(NamedTuple):
@@ -34,8 +34,9 @@ class TextPath(NamedTuple):
             for k, (label, line) in enumerate(zip(self.labels, lines, strict=True)):
                 gap = "" if k else ";padding-top:0.6em"
                 rows.append(
-                    f'<tr><td style="{_LABEL}{gap}">{escape(label)}</td>'
-                    f'<td style="{_LINE}{gap}">{_marked(lines[max(k - 1, 0)], line)}</td></tr>'
+                    f'<tr><th scope="row" style="{_LABEL}{gap}">{escape(label)}</th>'
+                    f'<td style="{_LINE}{gap}"><code style="{_CODE}">'
+                    f"{_marked(lines[max(k - 1, 0)], line)}</code></td></tr>"
                 )
         return (
             f'<div style="overflow-x:auto"><table style="{_TABLE}">'

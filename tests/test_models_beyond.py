@@ -65,14 +65,14 @@ def test_a_flows_log_determinant_is_that_of_its_jacobian(size):
 
 def test_a_flows_density_is_its_samples():
     """It sums to 1 on a grid, and its mean log density over samples is the negative of its entropy there."""
-    flow = randomised(RealNVP(2, 4, 16), scale=0.2)
-    axis = torch.linspace(-12, 12, 601, dtype=torch.float64)
+    flow = randomised(RealNVP(2, 4, 16), scale=0.15)
+    axis = torch.linspace(-15, 15, 401, dtype=torch.float64)
     with torch.no_grad():
         log_density = flow.log_prob(torch.cartesian_prod(axis, axis))
         density = log_density.exp() * (axis[1] - axis[0]) ** 2
         x = flow(standard_normal(20_000))
         scores = flow.log_prob(x)
-    assert density.sum().item() == pytest.approx(1, abs=1e-6)
+    assert density.sum().item() == pytest.approx(1, abs=1e-4)
     expected = (density * log_density).sum()
     assert abs(scores.mean() - expected) < 5 * scores.std() / math.sqrt(len(x))
     mean = (density[:, None] * torch.cartesian_prod(axis, axis)).sum(0)
@@ -228,7 +228,7 @@ def test_the_witness_penalty_is_its_slopes_distance_from_one():
 # --- training ---------------------------------------------------------------------------------------
 
 
-def train(model, num_steps=12, seed=1, weights=0, **settings):
+def train(model, num_steps=12, seed=1, weights=0, sample=swiss_roll, **settings):
     """A small model of the kind, trained; the networks' weights come from `weights`."""
     settings = {"num_steps": num_steps, "seed": seed, "batch_size": 32, **settings}
     if model == "mmd-gan":
@@ -244,14 +244,12 @@ def train(model, num_steps=12, seed=1, weights=0, **settings):
         randomised(network, seed=weights).float()
     if model == "mmd-gan":
         prior = normal_prior(dtype=torch.float32)
-        train_mmd_gan(
-            *networks.values(), swiss_roll, prior, penalty=1.0, critic_steps=2, **settings
-        )
+        train_mmd_gan(*networks.values(), sample, prior, penalty=1.0, critic_steps=2, **settings)
     elif model == "vae":
-        train_likelihood(partial(elbo, *networks.values()), networks, swiss_roll, **settings)
+        train_likelihood(partial(elbo, *networks.values()), networks, sample, **settings)
     else:
         log_prob = networks["flow"].log_prob
-        train_likelihood(lambda x, rng: log_prob(x), networks, swiss_roll, **settings)
+        train_likelihood(lambda x, rng: log_prob(x), networks, sample, **settings)
     return nn.ModuleDict(networks)
 
 
@@ -302,7 +300,7 @@ def test_bad_checkpoints_and_losses(model, tmp_path):
     ):
         train(model, checkpoint=path)
     with pytest.raises(FloatingPointError, match="smaller learning_rate"):
-        train(model, learning_rate=math.nan)
+        train(model, sample=lambda n, rng: torch.full((n, 2), math.nan))
 
 
 def test_likelihood_training_finds_a_known_law():

@@ -15,7 +15,7 @@ ABOUT = {
     "flow": "a normalising flow (RealNVP)",
     "mmd-gan": "an MMD-GAN, whose critic gives a vector,",
 }
-STEPS = {"vae": 4000, "flow": 4000, "mmd-gan": 4000}
+STEPS = {"vae": 8000, "flow": 8000, "mmd-gan": 5000}
 
 
 def add_beyond(subparsers: Any) -> None:

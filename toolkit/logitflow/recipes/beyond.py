@@ -27,19 +27,19 @@ class Model(NamedTuple):
 
 
 def _vae() -> Model:
-    encoder, decoder = (
-        GaussianEncoder([2, 128, 128, 2]),
-        GaussianDecoder([2, 128, 128, 2], std=0.05),
-    )
+    encoder = GaussianEncoder([2, 128, 128, 128, 2])
+    decoder = GaussianDecoder([2, 128, 128, 128, 2], std=0.05)
     networks: dict[str, nn.Module] = {"generator": decoder, "encoder": encoder}
-    train = partial(train_likelihood, partial(elbo, encoder, decoder), networks)
+    log_likelihood = partial(elbo, encoder, decoder)
+    train = partial(train_likelihood, log_likelihood, networks, batch_size=128, learning_rate=4e-3)
     return Model(networks, _standard_normal(decoder.latent_size), train)
 
 
 def _flow() -> Model:
-    flow = RealNVP(size=2, num_couplings=8, width=64)
-    train = partial(train_likelihood, lambda x, rng: flow.log_prob(x), {"generator": flow})
-    return Model({"generator": flow}, _standard_normal(2), train)
+    flow = RealNVP(size=2, num_couplings=10, width=32)
+    networks: dict[str, nn.Module] = {"generator": flow}
+    train = partial(train_likelihood, lambda x, rng: flow.log_prob(x), networks, batch_size=128)
+    return Model(networks, _standard_normal(2), train)
 
 
 def _mmd_gan() -> Model:
@@ -47,6 +47,7 @@ def _mmd_gan() -> Model:
     prior = _standard_normal(2)
 
     def train(sample_real: Sample, **settings: Any) -> None:
+        settings = {"batch_size": 64, "learning_rate": 1e-3, "critic_steps": 2, **settings}
         train_mmd_gan(generator, critic, sample_real, prior, penalty=0.1, **settings)
 
     return Model({"generator": generator, "critic": critic}, prior, train)
@@ -74,7 +75,7 @@ def train_beyond(
 
     The corrector tells the samples of the toy's shipped GAN from the model's, so that it and the GAN's fitted
     logit add up to the model's (`logitflow.ratio.corrected`). The fitted discriminator tells data from the
-    model's samples directly. Both are 2-256-256-256-1. A killed run goes on from the folder's checkpoint,
+    model's samples directly. Both are 2-128-128-128-1. A killed run goes on from the folder's checkpoint,
     which is removed at the end; the two fits begin anew.
 
     Args:
@@ -98,11 +99,11 @@ def train_beyond(
     with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global generator
         torch.default_generator.manual_seed(seed)
         networks, prior, train = MODELS[model]()
-        fits = {role: MLP([2, 256, 256, 256, 1]) for role in ("corrector", "fitted")}
+        fits = {role: MLP([2, 128, 128, 128, 1]) for role in ("corrector", "fitted")}
     checkpoint = folder / "checkpoint.safetensors"
 
     def report(step: int, loss: float) -> None:
-        figures = figures_of(networks["generator"], kind, prior, num_samples=5000)
+        figures = figures_of(networks["generator"], kind, prior, num_samples=2000)
         say(f"step {step}: loss {loss:.3f}, " + in_words(figures))
 
     train(kind.sample, num_steps=num_steps, seed=seed, checkpoint=checkpoint, callback=report)
@@ -116,6 +117,7 @@ def train_beyond(
             sample_model,
             num_steps=fit_steps,
             generator=seeded_generator(seed, 3 + number),
+            batch_size=256,
             learning_rate=2e-3,
         )
         loss, ratio = record.losses[-1], record.mean_ratio

@@ -139,7 +139,7 @@ def train_mmd_gan(
         if k % checkpoint_every == 0 or k == num_steps:
             if not torch.isfinite(discrepancy):
                 raise FloatingPointError(
-                    f"step {k}: the loss is {float(discrepancy)}. Try a smaller learning_rate"
+                    f"step {k}: the loss is {float(discrepancy.detach())}. Try a smaller learning_rate"
                 )
             if checkpoint is not None:
                 write_atomically(checkpoint, snapshot(k, networks, optimizers, rng))

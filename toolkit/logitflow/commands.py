@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import shlex
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -226,7 +227,7 @@ def reproduce(options: argparse.Namespace) -> None:
         command = typed("reproduce", name, num_samples=options.num_samples, seeds=options.seeds)
         path = options.out / f"{name}.json"
         ledger = options.out / f"{name}.unfinished.json"
-        others = {
+        others: dict[str, Callable[..., dict[str, Any]]] = {
             "cifar10": reproduce_images,
             "text": reproduce_text,
             "beyond-gans": reproduce_beyond,

@@ -49,7 +49,7 @@ class GaussianDecoder(nn.Module):
             raise ValueError(f"the decoder's std must be positive and finite, not {std}")
         self.settings = {"sizes": list(sizes), "std": std}
         self.network = MLP(sizes)
-        self.latent_size, self.std = sizes[0] + sizes[-1], std
+        self.code_size, self.latent_size, self.std = sizes[0], sizes[0] + sizes[-1], std
 
     def mean(self, code: Tensor) -> Tensor:
         """The mean of the samples that share a code: (N, code size) → (N, sample size)."""
@@ -57,6 +57,5 @@ class GaussianDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """(N, code size + sample size) → (N, sample size)."""
-        sizes = self.settings["sizes"]
-        code, noise = z.split([sizes[0], sizes[-1]], dim=1)
+        code, noise = z.split([self.code_size, self.latent_size - self.code_size], dim=1)
         return self.mean(code) + self.std * noise

@@ -36,9 +36,9 @@ def _vae() -> Model:
 
 
 def _flow() -> Model:
-    flow = RealNVP(size=2, num_couplings=10, width=32)
+    flow = RealNVP(size=2, num_couplings=8, width=32)
     networks: dict[str, nn.Module] = {"generator": flow}
-    train = partial(train_likelihood, lambda x, rng: flow.log_prob(x), networks, batch_size=128)
+    train = partial(train_likelihood, lambda x, rng: flow.log_prob(x), networks)
     return Model(networks, _standard_normal(2), train)
 
 

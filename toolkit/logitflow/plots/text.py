@@ -14,7 +14,7 @@ from .style import COLORS, MARKS, WIDTH, color_of
 
 # Both colours are set, so that a mark reads the same on a light page and on a dark one; the line below it
 # tells it without colour.
-_MARK = "background:#ffd58a;color:#1a1a1a;text-decoration:underline"
+_MARK = "background:#ffd58a;color:#1a1a1a;text-decoration:underline;padding:0;margin:0"
 _TABLE = "font-family:monospace;font-size:0.85rem;border-collapse:collapse;width:auto;margin:0"
 _LABEL = "text-align:right;font-weight:normal;padding:0 0.8em 0 0;border:none"
 _LINE = "text-align:left;padding:0;border:none"

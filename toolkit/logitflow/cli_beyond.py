@@ -15,7 +15,7 @@ ABOUT = {
     "flow": "a normalising flow (RealNVP)",
     "mmd-gan": "an MMD-GAN, whose critic gives a vector,",
 }
-STEPS = {"vae": 8000, "flow": 8000, "mmd-gan": 5000}
+STEPS = {"vae": 8000, "flow": 6000, "mmd-gan": 3000}
 
 
 def add_beyond(subparsers: Any) -> None:
@@ -36,7 +36,7 @@ def add_beyond(subparsers: Any) -> None:
         )
         parser.add_argument("--steps", type=count, default=STEPS[model], help="training steps")
         parser.add_argument(
-            "--fit-steps", type=count, default=8000, help="steps of fitting each of the two logits"
+            "--fit-steps", type=count, default=6000, help="steps of fitting each of the two logits"
         )
         parser.add_argument(
             "--seed", type=count, default=0, help="of the weights, the data and the latents"

@@ -37,18 +37,29 @@ def _vae() -> Model:
 
 def _flow() -> Model:
     flow = RealNVP(size=2, num_couplings=8, width=32)
+    for coupling in flow.couplings:
+        _bend(coupling)
     networks: dict[str, nn.Module] = {"generator": flow}
-    train = partial(train_likelihood, lambda x, rng: flow.log_prob(x), networks)
+    train = partial(
+        train_likelihood,
+        lambda x, rng: flow.log_prob(x),
+        networks,
+        batch_size=128,
+        learning_rate=2e-3,
+        longest_gradient=1.0,
+    )
     return Model(networks, _standard_normal(2), train)
 
 
 def _mmd_gan() -> Model:
     generator, critic = MLP([2, 128, 128, 128, 2]), MLP([2, 128, 128, 128, 8])
+    _bend(generator)
+    _bend(critic)
     prior = _standard_normal(2)
 
     def train(sample_real: Sample, **settings: Any) -> None:
-        settings = {"batch_size": 64, "learning_rate": 1e-3, "critic_steps": 2, **settings}
-        train_mmd_gan(generator, critic, sample_real, prior, penalty=0.1, **settings)
+        settings = {"batch_size": 64, "learning_rate": 5e-4, "critic_steps": 3, **settings}
+        train_mmd_gan(generator, critic, sample_real, prior, penalty=0.3, **settings)
 
     return Model({"generator": generator, "critic": critic}, prior, train)
 
@@ -126,6 +137,13 @@ def train_beyond(
     facts = {"data": name, "seed": seed, "gan": zoo.gan_of(gan_name), "figures": figures}
     zoo.save(folder, networks | fits, prior, **facts, **card)
     checkpoint.unlink(missing_ok=True)
+
+
+@torch.no_grad()
+def _bend(network: nn.Module) -> None:
+    """Draw the first layer four times as large: functions of many steps are learnt several times faster."""
+    for parameter in next(m for m in network.modules() if isinstance(m, nn.Linear)).parameters():
+        parameter.mul_(4)
 
 
 def _standard_normal(size: int) -> Normal:

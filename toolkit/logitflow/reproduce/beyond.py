@@ -23,12 +23,12 @@ def beyond_rows() -> list[Row]:
     """The lines of each model's table, with the settings that the book reports."""
 
     def flow(target: LatentTarget) -> Sampler:
-        return gradient_flow(target, divergence="kl", step_size=1e-3, gamma=0.1)
+        return gradient_flow(target, divergence="kl", step_size=3e-3, gamma=0.03)
 
     def mala(target: LatentTarget) -> Sampler:
-        return langevin(target, step_size=1e-3, adjust=True)
+        return langevin(target, step_size=3e-3, adjust=True)
 
-    methods = (("DGflow (KL)", flow, 25), ("DDLS (MALA)", mala, 50))
+    methods = (("DGflow (KL)", flow, 50), ("DDLS (MALA)", mala, 100))
     return [
         Row(method, logit, "latent", ((make, steps),))
         for logit in LOGITS

@@ -1,5 +1,6 @@
 """What the loops of training share: a file to go on from, and sentences for one that does not fit."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,10 +45,15 @@ def restoring(path: Path, others: str) -> Iterator[None]:
         ) from error
 
 
-def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One step of an optimiser down the gradient of a loss."""
+def descend(
+    optimizer: torch.optim.Optimizer, loss: Tensor, longest_gradient: float = math.inf
+) -> None:
+    """One step of an optimiser down the gradient of a loss, shortened to a norm where it is longer."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    if longest_gradient < math.inf:
+        for group in optimizer.param_groups:
+            nn.utils.clip_grad_norm_(group["params"], longest_gradient)
     optimizer.step()
 
 

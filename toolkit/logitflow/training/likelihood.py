@@ -50,6 +50,7 @@ def train_likelihood(
     seed: int = 0,
     batch_size: int = 256,
     learning_rate: float = 1e-3,
+    longest_gradient: float = math.inf,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 1000,
     callback: Callable[[int, float], None] | None = None,
@@ -67,6 +68,7 @@ def train_likelihood(
         seed: of all that is drawn.
         batch_size: samples a step.
         learning_rate: Adam's at the start; it falls to zero as a cosine.
+        longest_gradient: a longer one is shortened to this; a flow's likelihood has cliffs.
         checkpoint: a safetensors file, written every `checkpoint_every` steps; where it is there already,
             training goes on from it, bit for bit on the CPU.
         checkpoint_every: steps between checkpoints.
@@ -86,7 +88,7 @@ def train_likelihood(
         falling = (1 + math.cos(math.pi * (k - 1) / num_steps)) / 2
         optimizer.param_groups[0]["lr"] = learning_rate * falling
         loss = -log_likelihood(sample_real(batch_size, rng), rng).mean()
-        descend(optimizer, loss)
+        descend(optimizer, loss, longest_gradient)
         if k % checkpoint_every == 0 or k == num_steps:
             if not torch.isfinite(loss):
                 raise FloatingPointError(

@@ -81,7 +81,8 @@ def fit_copy(
         The copy, and its figures for the card.
     """
     fitted = copy.deepcopy(discriminator)
-    with torch.autocast(generator.device.type, torch.bfloat16):
+    # autocast would keep its copies of the weights as they are now until the fit is over
+    with torch.autocast(generator.device.type, torch.bfloat16, cache_enabled=False):
         record = fit_log_ratio(
             fitted,
             sample_real,

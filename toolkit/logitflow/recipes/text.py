@@ -24,9 +24,15 @@ PRESETS = {
     "small": Preset(
         lambda: (TextGenerator(96), TextCritic(96)),
         "wgan-gp",
-        8_000,
+        6_000,
         1_000,
-        {"batch_size": 64, "learning_rate": 2e-4, "betas": (0.5, 0.9), "discriminator_steps": 2},
+        {
+            "batch_size": 64,
+            "learning_rate": 2e-4,
+            "discriminator_learning_rate": 4e-4,
+            "betas": (0.5, 0.9),
+            "discriminator_steps": 1,
+        },
     ),
     # for a GPU: the paper's sizes and its authors' number of steps
     "paper": Preset(

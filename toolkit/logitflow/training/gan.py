@@ -63,6 +63,7 @@ def train_gan(
     seed: int = 0,
     batch_size: int = 256,
     learning_rate: float = 1e-4,
+    discriminator_learning_rate: float | None = None,
     betas: tuple[float, float] = (0.5, 0.9),
     discriminator_steps: int = 5,
     average: nn.Module | None = None,
@@ -84,6 +85,8 @@ def train_gan(
         seed: of the data, the latents and the penalty's random points.
         batch_size: samples a step.
         learning_rate: Adam's, falling linearly to zero.
+        discriminator_learning_rate: the discriminator's, where it is another: with a larger one, a single
+            discriminator step may do for several (Heusel et al. 2017).
         betas: Adam's.
         discriminator_steps: discriminator steps a generator step.
         average: a copy of the generator, to be made the exponential moving average of its weights; its
@@ -101,8 +104,12 @@ def train_gan(
     """
     rng = torch.Generator(next(generator.parameters()).device).manual_seed(seed)
     networks = {"generator": generator, "discriminator": discriminator}
+    rates = {
+        "generator": learning_rate,
+        "discriminator": discriminator_learning_rate or learning_rate,
+    }
     optimizers = {
-        name: torch.optim.Adam(network.parameters(), learning_rate, betas)
+        name: torch.optim.Adam(network.parameters(), rates[name], betas)
         for name, network in networks.items()
     }
     if average is not None:
@@ -113,8 +120,8 @@ def train_gan(
         done = restore(Path(checkpoint), networks, optimizers, rng)
     bar = progress(range(done + 1, num_steps + 1), desc="train", unit="step")
     for k in bar:
-        for optimizer in optimizers.values():
-            optimizer.param_groups[0]["lr"] = learning_rate * (1 - (k - 1) / num_steps)
+        for name, optimizer in optimizers.items():
+            optimizer.param_groups[0]["lr"] = rates[name] * (1 - (k - 1) / num_steps)
         for _ in range(discriminator_steps):
             real = sample_real(batch_size, rng)
             with mixed:

@@ -140,7 +140,7 @@ def test_the_table_of_a_model(monkeypatch, tmp_path):
     assert table["experiment"] == "25gaussians-flow"
     assert [row["logit"] for row in table["rows"]] == [
         "",
-        *(row.logit for row in beyond.beyond_rows()),
+        *(row.logit for row in beyond.beyond_rows("flow")),
     ]
     base, *refined = table["rows"]
     assert base["metrics"]["gain"] == {"mean": 0.0, "standard_error": 0.0}

@@ -55,7 +55,8 @@ class TextPath(NamedTuple):
             blocks.append("\n".join(block).rstrip())
         return "\n\n".join(blocks)
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def path_of_text(frames: Sequence[Sequence[str]], labels: Sequence[Any]) -> TextPath:

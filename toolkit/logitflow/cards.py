@@ -76,7 +76,8 @@ def load_network(path: Path, entry: dict[str, Any]) -> nn.Module:
         )
     tensors = load_checked(path, entry)
     settings = {key: value for key, value in entry.items() if key not in ("network", "sha256")}
-    network = NETWORKS[kind](**settings)
+    with torch.random.fork_rng(devices=[]):  # layers draw weights, which the file's replace
+        network = NETWORKS[kind](**settings)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:

@@ -137,8 +137,8 @@ def one_number_a_sample(logits: Tensor, z: Tensor) -> Tensor:
     if tuple(logits.shape) not in {(n,), (n, 1), (n, 1, 1, 1)}:
         raise ValueError(
             f"the logit returned shape {tuple(logits.shape)} for {n} samples, where one number a sample "
-            "is needed: (N,), (N, 1) or (N, 1, 1, 1). For a vector-valued critic, correct a GAN's logit "
-            "with logitflow.ratio.corrected, or fit a logit between data and model with "
+            "is needed: (N,), (N, 1) or (N, 1, 1, 1). For a vector-valued critic, add a corrector to a "
+            "GAN's logit with logitflow.ratio.corrected, or fit a logit between data and model with "
             "logitflow.ratio.fit_log_ratio"
         )
     return logits.reshape(n)

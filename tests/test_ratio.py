@@ -164,6 +164,22 @@ def test_fit_recovers_a_known_log_ratio():
     assert record.losses[-1] < math.log(2)
 
 
+@pytest.mark.parametrize("evaluate_every", [1, 10, 500])
+def test_a_callers_autocast_does_not_hold_the_weights_still(evaluate_every):
+    """Autocast keeps copies of weights while it is open, however often the fit is judged in between."""
+    logit = MLP([1, 1])
+    with torch.no_grad():
+        for parameter in logit.parameters():
+            parameter.zero_()
+    settings = {"num_steps": 500, "learning_rate": 0.05, "evaluate_every": evaluate_every}
+    with torch.autocast("cpu", torch.bfloat16):
+        fit_log_ratio(
+            logit, sample_real, sample_fake, generator=seeded(), num_held_out=500, **settings
+        )
+    x = torch.linspace(-2, 3, 11)[:, None]
+    assert ((logit(x) - log_ratio(x)).abs() < 0.2).all()
+
+
 def test_fit_is_reproducible_and_leaves_the_global_generator():
     state = torch.get_rng_state()
     outputs = []

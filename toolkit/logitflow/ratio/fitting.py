@@ -86,6 +86,7 @@ def fit_log_ratio(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        torch.clear_autocast_cache()  # under a caller's autocast: copies of the weights before the step
         schedule.step()
         if 2 * k > num_steps:
             average.update_parameters(discriminator)

@@ -81,8 +81,7 @@ def fit_copy(
         The copy, and its figures for the card.
     """
     fitted = copy.deepcopy(discriminator)
-    # autocast would keep its copies of the weights as they are now until the fit is over
-    with torch.autocast(generator.device.type, torch.bfloat16, cache_enabled=False):
+    with torch.autocast(generator.device.type, torch.bfloat16):
         record = fit_log_ratio(
             fitted,
             sample_real,

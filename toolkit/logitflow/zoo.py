@@ -101,7 +101,7 @@ def load(pair: str | Path) -> Pair:
 
 def gan_of(name: str) -> dict[str, str]:
     """A card's entry for the GAN whose fitted logit a corrector was made for, and that file's sha256."""
-    return {"name": name, "sha256": load(name).card["networks"]["fitted"]["sha256"]}
+    return {"name": name, "sha256": read_card(_card_path(name))["networks"]["fitted"]["sha256"]}
 
 
 def _corrected_logit(card: dict[str, Any], path: Path) -> nn.Module:

@@ -19,3 +19,16 @@ def headless():
         plt.switch_backend("Agg")
         yield
     plt.close("all")
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Neither a local folder of data nor a hub that answers."""
+
+    def unreachable(*args, **settings):
+        raise OSError("no network")
+
+    monkeypatch.delenv("LOGITFLOW_DATA", raising=False)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", unreachable)
+    monkeypatch.setattr("datasets.load_dataset", None)

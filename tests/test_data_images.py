@@ -209,14 +209,7 @@ def test_a_file_of_something_else_is_refused_by_one_sentence(root, capfd, name):
 # The hub
 
 
-def test_without_a_network_one_sentence_says_what_to_do_at_once(monkeypatch, capfd):
-    def unreachable(*args, **settings):
-        raise OSError("no network")
-
-    monkeypatch.delenv(VARIABLE, raising=False)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", unreachable)
-    monkeypatch.setattr(datasets, "load_dataset", None)
+def test_without_a_network_one_sentence_says_what_to_do_at_once(no_network, capfd):
     for load, file in ((cifar10, r"cifar10/train\.parquet"), (stl10, r"stl10/sample\.parquet")):
         with pytest.raises(
             ConnectionError, match=f"connect to the network, set {VARIABLE} .*{file}"

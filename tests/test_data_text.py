@@ -190,14 +190,7 @@ def test_the_hub_is_asked_for_rows_rather_than_a_script(monkeypatch):
         billion_words()
 
 
-def test_without_a_network_one_sentence_says_what_to_do_at_once(monkeypatch, capfd):
-    def unreachable(*args, **settings):
-        raise OSError("no network")
-
-    monkeypatch.delenv(VARIABLE, raising=False)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", unreachable)
-    monkeypatch.setattr(datasets, "load_dataset", None)
+def test_without_a_network_one_sentence_says_what_to_do_at_once(no_network, capfd):
     with pytest.raises(ConnectionError, match=rf"set {VARIABLE} to a folder .*lm1b/train\.txt"):
         billion_words()
     assert capfd.readouterr() == ("", "")

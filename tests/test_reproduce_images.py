@@ -15,6 +15,7 @@ from logitflow.models.classifier import Classifier
 from logitflow.reproduce import curve_rows, image_rows, images, reproduce_images
 from logitflow.reproduce.lab import follow, open_lab, row_target
 from logitflow.reproduce.settings import PLAIN, PLAIN_STEPS
+from logitflow.reproduce.table import STEPS
 from logitflow.run import seeded_generator
 from logitflow.samplers import gradient_flow, gradient_root, precondition
 
@@ -101,7 +102,7 @@ def test_cost_is_counted(result):
     assert forwards["MH-GAN"] == 3
     assert forwards["DRS"] > 10_000 / N  # the pilot's share
     plain = result["curves"][0]
-    assert [p["steps"] for p in plain["points"]] == [k for k in images.STEPS if k <= PLAIN_STEPS]
+    assert [p["steps"] for p in plain["points"]] == [k for k in STEPS if k <= PLAIN_STEPS]
     assert all(p["gradient_evaluations"] == p["steps"] for p in plain["points"])
     seconds = [p["seconds"] for p in plain["points"]]
     assert seconds == sorted(seconds)

@@ -3,12 +3,10 @@
 import argparse
 from typing import Any
 
-from logitflow import plots, priors, recipes, zoo
+from logitflow import recipes
 from logitflow.cli_options import add_command, add_folder, count
-from logitflow.commands import truth, typed
+from logitflow.commands import picture_of_toy, typed
 from logitflow.reproduce import hardware
-from logitflow.run import seeded_generator
-from logitflow.target import LatentTarget
 
 ABOUT = {
     "vae": "a variational autoencoder",
@@ -57,10 +55,5 @@ def train_beyond(options: argparse.Namespace) -> None:
         command=typed("train", options.model, data=options.data, **settings),
         hardware=hardware(),
     )
-    kind, pair, rng = recipes.toy(options.data), zoo.load(options.out), seeded_generator(0, 4)
-    z = priors.sample(pair.prior, 5000, rng)
-    generated = LatentTarget(pair.generator, pair.discriminator, pair.prior).generate(z)
-    panels = [("real", kind.sample(5000, rng)), ("generated", generated)]
-    picture = options.out / "samples.png"
-    plots.save(plots.grid_of_samples(panels, **truth(kind)), picture)
+    picture = picture_of_toy(options.data, options.out)
     print(f"wrote {options.out} (the model, its logits, its card) and {picture}")

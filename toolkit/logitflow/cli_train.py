@@ -4,15 +4,13 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from logitflow import plots, priors, recipes, zoo
+from logitflow import recipes
 from logitflow.cli_beyond import add_beyond
 from logitflow.cli_options import add_command, add_device, add_folder, count
-from logitflow.commands import truth, typed
+from logitflow.commands import picture_of_toy, typed
 from logitflow.device import choose
-from logitflow.recipes.common import Preset
+from logitflow.recipes.common import Preset, find
 from logitflow.reproduce import hardware
-from logitflow.run import seeded_generator
-from logitflow.target import LatentTarget
 
 
 def add_train(subparsers: Any) -> None:
@@ -127,12 +125,7 @@ def train_toy(options: argparse.Namespace) -> None:
         command=typed("train", options.data, **settings),
         hardware=hardware(),
     )
-    kind, pair, rng = recipes.toy(options.data), zoo.load(options.out), seeded_generator(0, 4)
-    z = priors.sample(pair.prior, 5000, rng)
-    generated = LatentTarget(pair.generator, pair.discriminator, pair.prior).generate(z)
-    panels = [("real", kind.sample(5000, rng)), ("generated", generated)]
-    picture = options.out / "samples.png"
-    plots.save(plots.grid_of_samples(panels, **truth(kind)), picture)
+    picture = picture_of_toy(options.data, options.out)
     print(f"wrote {options.out} (the pair, its card) and {picture}")
 
 
@@ -151,15 +144,13 @@ def train_text(options: argparse.Namespace) -> None:
 def _train_preset(
     options: argparse.Namespace, presets: dict[str, Preset], train: Callable[..., None]
 ) -> None:
-    preset = presets[options.preset]
-    steps = preset.num_steps if options.steps is None else options.steps
-    fit_steps = preset.fit_steps if options.fit_steps is None else options.fit_steps
-    settings = {"steps": steps, "fit_steps": fit_steps, "seed": options.seed}
+    preset = find(presets, options.preset, options.steps, options.fit_steps)
+    settings = {"steps": preset.num_steps, "fit_steps": preset.fit_steps, "seed": options.seed}
     train(
         options.preset,
         options.out,
-        num_steps=steps,
-        fit_steps=fit_steps,
+        num_steps=preset.num_steps,
+        fit_steps=preset.fit_steps,
         seed=options.seed,
         device=options.device,
         say=print,

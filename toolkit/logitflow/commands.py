@@ -23,6 +23,7 @@ from logitflow.metrics.text_reference import load_reference
 from logitflow.reproduce import measure, reproduce_beyond, reproduce_images, reproduce_text
 from logitflow.reproduce import reproduce as run_reproduce
 from logitflow.reproduce.settings import TEXT_EPSILON, TEXT_ETA
+from logitflow.reproduce.table import DRS_PERCENTILE
 from logitflow.run import refine as run_refine
 from logitflow.run import seeded_generator
 from logitflow.samplers import (
@@ -72,8 +73,7 @@ def refine(options: argparse.Namespace) -> None:
             target,
             num_samples=options.num_samples,
             generator=seeded_generator(options.seed, 2),
-            # the authors' for images: few are accepted without
-            percentile=None if kind == "points" else 80,
+            percentile=None if kind == "points" else DRS_PERCENTILE,
             batch_size=min(1000, options.batch_size),
         )
     else:
@@ -259,6 +259,17 @@ def _toy_of(pair: zoo.Pair) -> recipes.Toy | None:
 def truth(kind: recipes.Toy) -> dict[str, Any]:
     """A toy's centres and spread for its pictures, where it has them."""
     return {} if kind.mixture is None else kind.mixture._asdict()
+
+
+def picture_of_toy(name: str, folder: Path) -> Path:
+    """Picture a trained model's samples beside the toy's, in the model's folder; return the picture's path."""
+    kind, pair, rng = recipes.toy(name), zoo.load(folder), seeded_generator(0, 4)
+    z = priors.sample(pair.prior, 5000, rng)
+    generated = LatentTarget(pair.generator, pair.discriminator, pair.prior).generate(z)
+    panels = [("real", kind.sample(5000, rng)), ("generated", generated)]
+    picture = folder / "samples.png"
+    plots.save(plots.grid_of_samples(panels, **truth(kind)), picture)
+    return picture
 
 
 def typed(command: str, *positional: str, **named: Any) -> str:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributions import Distribution, Normal
 
-from logitflow import priors, zoo
+from logitflow import zoo
 from logitflow.data import Sample
 from logitflow.models import MLP, GaussianDecoder, GaussianEncoder, RealNVP
 from logitflow.ratio import fit_log_ratio
+from logitflow.recipes.common import sampler_of, told, weights_from
 from logitflow.recipes.toys import figures_of, in_words, toy
 from logitflow.run import seeded_generator
 from logitflow.training import elbo, train_likelihood, train_mmd_gan
@@ -107,8 +108,7 @@ def train_beyond(
         raise ValueError(f"unknown model {model!r}: choose {', '.join(MODELS)}")
     kind, folder, gan_name = toy(name), Path(folder), f"{name}-wgan-gp"
     gan = zoo.load(gan_name)
-    with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global generator
-        torch.default_generator.manual_seed(seed)
+    with weights_from(seed):
         networks, prior, train = MODELS[model]()
         fits = {role: MLP([2, 128, 128, 128, 1]) for role in ("corrector", "fitted")}
     checkpoint = folder / "checkpoint.safetensors"
@@ -119,8 +119,8 @@ def train_beyond(
 
     train(kind.sample, num_steps=num_steps, seed=seed, checkpoint=checkpoint, callback=report)
     figures = figures_of(networks["generator"], kind, prior, num_samples=10_000)
-    sample_model = _sampler(networks["generator"], prior)
-    real = {"corrector": _sampler(gan.generator, gan.prior), "fitted": kind.sample}
+    sample_model = sampler_of(networks["generator"], prior)
+    real = {"corrector": sampler_of(gan.generator, gan.prior), "fitted": kind.sample}
     for number, (role, network) in enumerate(fits.items()):
         record = fit_log_ratio(
             network,
@@ -131,9 +131,7 @@ def train_beyond(
             batch_size=256,
             learning_rate=2e-3,
         )
-        loss, ratio = record.losses[-1], record.mean_ratio
-        figures |= {f"{role}_cross_entropy": loss, f"{role}_mean_ratio": ratio}
-        say(f"{role}: cross-entropy {loss:.4f} nats, mean of exp(d) {ratio:.3f}")
+        figures |= told(role, record, say)
     facts = {"data": name, "seed": seed, "gan": zoo.gan_of(gan_name), "figures": figures}
     zoo.save(folder, networks | fits, prior, **facts, **card)
     checkpoint.unlink(missing_ok=True)
@@ -148,11 +146,3 @@ def _bend(network: nn.Module) -> None:
 
 def _standard_normal(size: int) -> Normal:
     return Normal(torch.zeros(size), torch.ones(size))
-
-
-def _sampler(generator: nn.Module, prior: Distribution) -> Sample:
-    @torch.no_grad()
-    def sample(n: int, rng: torch.Generator) -> Tensor:
-        return generator(priors.sample(prior, n, rng))
-
-    return sample

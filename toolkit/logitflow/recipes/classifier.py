@@ -12,6 +12,7 @@ from logitflow.data import images
 from logitflow.metrics import Extractor, Judge, Reference, classifier_extractor, moments
 from logitflow.metrics.images import evaluate_features, look
 from logitflow.models.classifier import Classifier
+from logitflow.recipes.common import weights_from
 from logitflow.training.classifier import train_classifier
 
 
@@ -45,8 +46,7 @@ def train_cifar10_classifier(
     """
     folder = Path(folder)
     train, test = images.cifar10("train"), images.cifar10("test")
-    with torch.random.fork_rng(devices=[]):  # layers draw from the global generator only
-        torch.default_generator.manual_seed(seed)
+    with weights_from(seed):
         network = Classifier(32)
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     train_classifier(

@@ -1,18 +1,21 @@
-"""What the recipes of trained pairs share: presets, the curve, and fitting to the finished generator."""
+"""What the recipes share: presets, first weights, the curve, and fitting to the finished generator."""
 
 import copy
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributions import Distribution
 
+from logitflow import priors
 from logitflow.data import Sample
 from logitflow.files import write_atomically
-from logitflow.ratio import fit_log_ratio
+from logitflow.ratio import FitRecord, fit_log_ratio
 
 
 class Preset(NamedTuple):
@@ -25,15 +28,42 @@ class Preset(NamedTuple):
     settings: dict[str, Any]
 
 
-def find(presets: dict[str, Preset], name: str) -> Preset:
-    """A preset by its name.
+def find(
+    presets: dict[str, Preset],
+    name: str,
+    num_steps: int | None = None,
+    fit_steps: int | None = None,
+) -> Preset:
+    """A preset by its name, with other numbers of steps where they are given.
 
     Raises:
         ValueError: the name is unknown.
     """
     if name not in presets:
         raise ValueError(f"unknown preset {name!r}: choose {' or '.join(presets)}")
-    return presets[name]
+    given: dict[str, Any] = {"num_steps": num_steps, "fit_steps": fit_steps}
+    return presets[name]._replace(**{key: n for key, n in given.items() if n is not None})
+
+
+@contextmanager
+def weights_from(seed: int) -> Iterator[None]:
+    """Networks made inside draw their weights from the seed.
+
+    Layers draw from the global generator only: it is lent the seed, and gets its state back.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def sampler_of(generator: nn.Module, prior: Distribution) -> Sample:
+    """What draws a generator's samples."""
+
+    @torch.no_grad()
+    def sample(n: int, rng: torch.Generator) -> Tensor:
+        return generator(priors.sample(prior, n, rng))
+
+    return sample
 
 
 class Curve:
@@ -54,6 +84,13 @@ class Curve:
     def points(self) -> list[dict[str, float]]:
         """All points so far."""
         return json.loads(self.path.read_text()) if self.path.exists() else []
+
+
+def told(role: str, record: FitRecord, say: Callable[[str], None]) -> dict[str, float]:
+    """Say how well a network was fitted, and return its figures for the card."""
+    loss, ratio = record.losses[-1], record.mean_ratio
+    say(f"{role}: cross-entropy {loss:.4f} nats, mean of exp(d) {ratio:.3f}")
+    return {f"{role}_cross_entropy": loss, f"{role}_mean_ratio": ratio}
 
 
 def fit_copy(
@@ -92,6 +129,4 @@ def fit_copy(
             learning_rate=2e-4,
             num_held_out=1000,
         )
-    loss, ratio = record.losses[-1], record.mean_ratio
-    say(f"fitted: cross-entropy {loss:.4f} nats, mean of exp(d) {ratio:.3f}")
-    return fitted, {"fitted_cross_entropy": loss, "fitted_mean_ratio": ratio}
+    return fitted, told("fitted", record, say)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributions import Normal
 
 from logitflow import priors, zoo
@@ -16,7 +16,7 @@ from logitflow.files import write_atomically
 from logitflow.metrics import evaluate_images
 from logitflow.models import DCGANDiscriminator, ResNetGenerator
 from logitflow.models.spectral import settle_norms
-from logitflow.recipes.common import Curve, Preset, find, fit_copy
+from logitflow.recipes.common import Curve, Preset, find, fit_copy, sampler_of, weights_from
 from logitflow.run import seeded_generator
 from logitflow.training import LOSSES, train_gan
 
@@ -82,14 +82,11 @@ def train_cifar10(
         FloatingPointError: a loss is not finite.
         FileNotFoundError, ConnectionError: there is no data: `logitflow.data.cifar10` says what to do.
     """
-    make, loss, default_steps, default_fit, settings = find(PRESETS, preset)
-    num_steps = default_steps if num_steps is None else num_steps
-    fit_steps = default_fit if fit_steps is None else fit_steps
+    make, loss, num_steps, fit_steps, settings = find(PRESETS, preset, num_steps, fit_steps)
     folder, at = Path(folder), choose(device)
     data = images.cifar10("train")
     data = data._replace(pixels=data.pixels.to(at))
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # layers draw their weights from it only
+    with weights_from(seed):
         new = make()
     generator, discriminator = (
         network.to(at).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -138,15 +135,10 @@ def train_cifar10(
     # those of the last checkpoint; its Fréchet distance is of 1,000 images by the CIFAR classifier
     figures = {key: value for key, value in curve.points()[-1].items() if key != "step"}
     if fit_steps:
-
-        @torch.no_grad()
-        def sample_fake(n: int, rng: torch.Generator) -> Tensor:
-            return average(priors.sample(prior, n, rng))
-
         pair["fitted"], fit = fit_copy(
             discriminator,
             data.sample,
-            sample_fake,
+            sampler_of(average, prior),
             num_steps=fit_steps,
             generator=seeded_generator(seed, 3, at),
             say=say,

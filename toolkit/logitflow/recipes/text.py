@@ -15,7 +15,7 @@ from logitflow.device import choose
 from logitflow.metrics.text import evaluate_text
 from logitflow.models import TextCritic, TextGenerator
 from logitflow.recipes.classifier import round_weights
-from logitflow.recipes.common import Curve, Preset, find, fit_copy
+from logitflow.recipes.common import Curve, Preset, find, fit_copy, sampler_of, weights_from
 from logitflow.run import seeded_generator
 from logitflow.training import LOSSES, train_gan
 
@@ -90,14 +90,11 @@ def train_text(
         FloatingPointError: a loss is not finite.
         FileNotFoundError, ConnectionError: there is no data: `logitflow.data.billion_words` says what to do.
     """
-    make, loss, default_steps, default_fit, settings = find(PRESETS, preset)
-    num_steps = default_steps if num_steps is None else num_steps
-    fit_steps = default_fit if fit_steps is None else fit_steps
+    make, loss, num_steps, fit_steps, settings = find(PRESETS, preset, num_steps, fit_steps)
     folder, at = Path(folder), choose(device)
     sentences, source = text.billion_words("train")
     data = text.Windows(text.windows(sentences).to(at), source)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # layers draw their weights from it only
+    with weights_from(seed):
         generator, critic = (network.to(at) for network in make())
     average = copy.deepcopy(generator).requires_grad_(False)
     prior = Normal(torch.zeros(128, device=at), torch.ones(128, device=at))
@@ -142,10 +139,10 @@ def train_text(
     # those of the last checkpoint, of 1,000 windows
     figures = {key: value for key, value in curve.points()[-1].items() if key != "step"}
     if fit_steps:
+        draw = sampler_of(average, prior)
 
-        @torch.no_grad()
         def sample_fake(n: int, rng: torch.Generator) -> Tensor:
-            return text.one_hot(average(priors.sample(prior, n, rng)).argmax(2))
+            return text.one_hot(draw(n, rng).argmax(2))
 
         pair["fitted"], fit = fit_copy(
             critic,

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributions import Distribution, Uniform
 
 from logitflow import data, priors, zoo
 from logitflow.metrics import energy_distance, high_quality_fraction, recovered_modes
 from logitflow.models import MLP
 from logitflow.ratio import fit_log_ratio
+from logitflow.recipes.common import sampler_of, told, weights_from
 from logitflow.run import seeded_generator
 from logitflow.training import LOSSES, train_gan
 
@@ -98,36 +99,23 @@ def train_toy(
     pair: dict[str, nn.Module] = {"generator": generator, "discriminator": critic}
     figures = figures_of(generator, kind, prior, num_samples=10_000)
     if fit_steps:
-
-        @torch.no_grad()
-        def sample_fake(n: int, rng: torch.Generator) -> Tensor:
-            return generator(priors.sample(prior, n, rng))
-
         record = fit_log_ratio(
             fitted,
             kind.sample,
-            sample_fake,
+            sampler_of(generator, prior),
             num_steps=fit_steps,
             generator=seeded_generator(seed, 3),
             learning_rate=2e-3,
         )
         pair["fitted"] = fitted
-        figures |= {
-            "fitted_cross_entropy": record.losses[-1],
-            "fitted_mean_ratio": record.mean_ratio,
-        }
-        say(
-            f"fitted: cross-entropy {record.losses[-1]:.4f} nats, mean of exp(d) {record.mean_ratio:.3f}"
-        )
+        figures |= told("fitted", record, say)
     zoo.save(folder, pair, prior, data=name, seed=seed, figures=figures, **card)
     checkpoint.unlink(missing_ok=True)
 
 
 def networks(seed: int, *sizes: list[int]) -> list[MLP]:
     """MLPs of the given sizes with PyTorch's default weights, drawn from a seed."""
-    # nn.Linear draws from the global generator only: lend it a seed, then put its state back.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with weights_from(seed):
         return [MLP(each) for each in sizes]
 
 

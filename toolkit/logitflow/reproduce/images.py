@@ -18,8 +18,6 @@ from logitflow.run import seeded_generator
 
 PAIR = "cifar10-sn-resnet-small"
 """The shipped pair that the table is about."""
-STEPS = (0, 1, 2, 3, 5, 8, 10, 15, 20, 25, 40, 60, 100)
-"""Where the curves are measured."""
 
 
 def jobs(num_samples: int, num_seeds: int, curve_samples: int) -> list[Job]:
@@ -27,7 +25,6 @@ def jobs(num_samples: int, num_seeds: int, curve_samples: int) -> list[Job]:
     return plan(
         image_rows(),
         curve_rows(),
-        STEPS,
         num_samples=num_samples,
         num_seeds=num_seeds,
         curve_samples=curve_samples,

@@ -21,6 +21,8 @@ from logitflow.target import LatentTarget
 Figures = Callable[[Tensor, Any], dict[str, Any]]
 """What is measured of samples by a lab's judge."""
 
+STEPS = (0, 1, 2, 3, 5, 8, 10, 15, 20, 25, 40, 60, 100)
+"""Where the curves are measured."""
 # the authors' for images; plain rejection would accept hardly one in a thousand
 DRS_PERCENTILE = 80.0
 
@@ -45,13 +47,12 @@ class Line(NamedTuple):
 def plan(
     rows: Sequence[Row],
     curves: Sequence[Row],
-    steps: Sequence[int],
     *,
     num_samples: int,
     num_seeds: int,
     curve_samples: int,
 ) -> list[Job]:
-    """All that a table is made of: the base, the rows, then the curves, looked at after each of `steps`."""
+    """All that a table is made of: the base, the rows, then the curves, looked at after each of `STEPS`."""
 
     def seeds(row: Row) -> range:
         return range(num_seeds if row.most_seeds is None else min(num_seeds, row.most_seeds))
@@ -60,7 +61,7 @@ def plan(
     table += [Job(row, seed, num_samples) for row in rows for seed in seeds(row)]
     for row in curves:
         length = sum(count for _, count in row.stages)
-        at = (*(k for k in steps if k < length), length)
+        at = (*(k for k in STEPS if k < length), length)
         table += [Job(row, seed, curve_samples, at) for seed in seeds(row)]
     return table
 

@@ -21,8 +21,6 @@ from logitflow.target import Network
 
 PAIR = "text-wgan-gp-small"
 """The shipped pair that the table is about."""
-STEPS = (0, 1, 2, 3, 5, 8, 10, 15, 20, 25, 40, 60, 100)
-"""Where the curves are measured."""
 HELD_OUT = 5000
 """Windows of held-out text by which the logits are calibrated and judged."""
 
@@ -92,7 +90,6 @@ def jobs(lab: Lab, num_samples: int, num_seeds: int, curve_samples: int) -> list
     return plan(
         possible(text_rows()),
         possible(text_curve_rows()),
-        STEPS,
         num_samples=num_samples,
         num_seeds=num_seeds,
         curve_samples=curve_samples,

@@ -1,7 +1,7 @@
 """What the loops of training share: a file to go on from, and sentences for one that does not fit."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
+
+from logitflow.files import write_atomically
 
 
 def packed(tensors: dict[str, Tensor]) -> bytes:
@@ -73,17 +75,46 @@ def snapshot(
     return packed(tensors)
 
 
+def keep(
+    step: int,
+    loss: Tensor,
+    networks: dict[str, nn.Module],
+    optimizers: dict[str, torch.optim.Adam],
+    rng: torch.Generator,
+    checkpoint: str | Path | None,
+    callback: Callable[[int, float], None] | None,
+    name: str = "loss",
+) -> None:
+    """Write the checkpoint of a step and tell the caller of it, where they are wanted.
+
+    Raises:
+        FloatingPointError: the loss is not finite; nothing is written.
+    """
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise FloatingPointError(f"step {step}: the {name} is {value}. Try a smaller learning_rate")
+    if checkpoint is not None:
+        write_atomically(checkpoint, snapshot(step, networks, optimizers, rng))
+    if callback is not None:
+        callback(step, value)
+
+
 def restore(
-    path: Path,
+    checkpoint: str | Path | None,
     networks: dict[str, nn.Module],
     optimizers: dict[str, torch.optim.Adam],
     rng: torch.Generator,
 ) -> int:
     """Put networks, optimisers and generator where `snapshot` found them, and return the step.
 
+    Where there is no such file, nothing is done, and the step is 0.
+
     Raises:
         ValueError: the file is damaged, of other networks, or made on another kind of device.
     """
+    if checkpoint is None or not Path(checkpoint).exists():
+        return 0
+    path = Path(checkpoint)
     with restoring(path, others="other networks"):
         tensors = load(path.read_bytes())
         step, state = int(tensors["step"]), tensors["rng"]

@@ -11,9 +11,8 @@ from torch.nn import functional as F
 
 from logitflow import priors
 from logitflow.data.toys import Sample
-from logitflow.files import write_atomically
 from logitflow.progress import progress
-from logitflow.training.checkpoints import descend, restore, snapshot
+from logitflow.training.checkpoints import descend, keep, restore
 
 
 class Loss(NamedTuple):
@@ -115,11 +114,8 @@ def train_gan(
     if average is not None:
         networks["average"] = average
     mixed = torch.autocast(rng.device.type, precision, enabled=precision != torch.float32)
-    done = 0
-    if checkpoint is not None and Path(checkpoint).exists():
-        done = restore(Path(checkpoint), networks, optimizers, rng)
-    bar = progress(range(done + 1, num_steps + 1), desc="train", unit="step")
-    for k in bar:
+    done = restore(checkpoint, networks, optimizers, rng)
+    for k in progress(range(done + 1, num_steps + 1), desc="train", unit="step"):
         for name, optimizer in optimizers.items():
             optimizer.param_groups[0]["lr"] = rates[name] * (1 - (k - 1) / num_steps)
         for _ in range(discriminator_steps):
@@ -138,15 +134,8 @@ def train_gan(
         if average is not None:
             _follow(average, generator, min(average_decay, k / (k + 10)))
         if k % checkpoint_every == 0 or k == num_steps:
-            value = float(d_loss.detach())
-            if not torch.isfinite(d_loss):
-                raise FloatingPointError(
-                    f"step {k}: the discriminator's loss is {value}. Try a smaller learning_rate"
-                )
-            if checkpoint is not None:
-                write_atomically(checkpoint, snapshot(k, networks, optimizers, rng))
-            if callback is not None:
-                callback(k, value)
+            name = "discriminator's loss"
+            keep(k, d_loss, networks, optimizers, rng, checkpoint, callback, name)
 
 
 @torch.no_grad()

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from logitflow.data.toys import Sample
-from logitflow.files import write_atomically
 from logitflow.models.vae import GaussianDecoder
 from logitflow.progress import progress
-from logitflow.training.checkpoints import descend, restore, snapshot
+from logitflow.training.checkpoints import descend, keep, restore
 
 
 def gaussian_kl(mean: Tensor, log_std: Tensor) -> Tensor:
@@ -81,20 +80,12 @@ def train_likelihood(
     parameters = [p for network in networks.values() for p in network.parameters()]
     rng = torch.Generator(parameters[0].device).manual_seed(seed)
     optimizer = torch.optim.Adam(parameters, learning_rate)
-    done = 0
-    if checkpoint is not None and Path(checkpoint).exists():
-        done = restore(Path(checkpoint), networks, {"all": optimizer}, rng)
+    optimizers = {"all": optimizer}
+    done = restore(checkpoint, networks, optimizers, rng)
     for k in progress(range(done + 1, num_steps + 1), desc="train", unit="step"):
         falling = (1 + math.cos(math.pi * (k - 1) / num_steps)) / 2
         optimizer.param_groups[0]["lr"] = learning_rate * falling
         loss = -log_likelihood(sample_real(batch_size, rng), rng).mean()
         descend(optimizer, loss, longest_gradient)
         if k % checkpoint_every == 0 or k == num_steps:
-            if not torch.isfinite(loss):
-                raise FloatingPointError(
-                    f"step {k}: the loss is {float(loss.detach())}. Try a smaller learning_rate"
-                )
-            if checkpoint is not None:
-                write_atomically(checkpoint, snapshot(k, networks, {"all": optimizer}, rng))
-            if callback is not None:
-                callback(k, float(loss.detach()))
+            keep(k, loss, networks, optimizers, rng, checkpoint, callback)

@@ -9,9 +9,8 @@ from torch.distributions import Distribution
 
 from logitflow import priors
 from logitflow.data.toys import Sample
-from logitflow.files import write_atomically
 from logitflow.progress import progress
-from logitflow.training.checkpoints import descend, restore, snapshot
+from logitflow.training.checkpoints import descend, keep, restore
 
 
 def rational_quadratic(a: Tensor, b: Tensor) -> Tensor:
@@ -117,9 +116,7 @@ def train_mmd_gan(
         name: torch.optim.Adam(network.parameters(), learning_rate, (0.5, 0.9))
         for name, network in networks.items()
     }
-    done = 0
-    if checkpoint is not None and Path(checkpoint).exists():
-        done = restore(Path(checkpoint), networks, optimizers, rng)
+    done = restore(checkpoint, networks, optimizers, rng)
     for k in progress(range(done + 1, num_steps + 1), desc="train", unit="step"):
         for optimizer in optimizers.values():
             optimizer.param_groups[0]["lr"] = learning_rate * (1 - (k - 1) / num_steps)
@@ -137,11 +134,4 @@ def train_mmd_gan(
         discrepancy = mmd_squared(critic(real), critic(fake))
         descend(optimizers["generator"], discrepancy)
         if k % checkpoint_every == 0 or k == num_steps:
-            if not torch.isfinite(discrepancy):
-                raise FloatingPointError(
-                    f"step {k}: the loss is {float(discrepancy.detach())}. Try a smaller learning_rate"
-                )
-            if checkpoint is not None:
-                write_atomically(checkpoint, snapshot(k, networks, optimizers, rng))
-            if callback is not None:
-                callback(k, float(discrepancy.detach()))
+            keep(k, discrepancy, networks, optimizers, rng, checkpoint, callback)

@@ -4,6 +4,7 @@ Each keeps what it was made with as `settings`, so that a card can describe it.
 """
 
 from logitflow.models.flow import RealNVP
+from logitflow.models.flow_images import ImageFlow
 from logitflow.models.mlp import MLP
 from logitflow.models.sngan import (
     DCGANDiscriminator,
@@ -11,7 +12,7 @@ from logitflow.models.sngan import (
     ResNetDiscriminator,
     ResNetGenerator,
 )
-from logitflow.models.vae import GaussianDecoder, GaussianEncoder
+from logitflow.models.vae import GaussianDecoder, GaussianEncoder, ImageDecoder, ImageEncoder
 from logitflow.models.wgan_text import TextCritic, TextGenerator
 
 __all__ = [
@@ -20,6 +21,9 @@ __all__ = [
     "DCGANGenerator",
     "GaussianDecoder",
     "GaussianEncoder",
+    "ImageDecoder",
+    "ImageEncoder",
+    "ImageFlow",
     "RealNVP",
     "ResNetDiscriminator",
     "ResNetGenerator",

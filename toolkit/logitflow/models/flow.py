@@ -47,7 +47,7 @@ class RealNVP(nn.Module):
         moved, kept = z.chunk(2, dim=1)
         log_det = z.new_zeros(len(z))
         for coupling in self.couplings:
-            log_scale, shift = _log_scale_and_shift(coupling, kept)
+            log_scale, shift = log_scale_and_shift(coupling, kept)
             moved, kept = kept, moved * log_scale.exp() + shift
             log_det = log_det + log_scale.sum(1)
         return torch.cat([moved, kept], 1), log_det
@@ -57,7 +57,7 @@ class RealNVP(nn.Module):
         moved, kept = x.chunk(2, dim=1)
         log_det = x.new_zeros(len(x))
         for coupling in reversed(self.couplings):
-            log_scale, shift = _log_scale_and_shift(coupling, moved)
+            log_scale, shift = log_scale_and_shift(coupling, moved)
             moved, kept = (kept - shift) * (-log_scale).exp(), moved
             log_det = log_det - log_scale.sum(1)
         return torch.cat([moved, kept], 1), log_det
@@ -68,6 +68,7 @@ class RealNVP(nn.Module):
         return log_det - z.square().sum(1) / 2 - z.shape[1] / 2 * math.log(2 * math.pi)
 
 
-def _log_scale_and_shift(coupling: nn.Module, kept: Tensor) -> tuple[Tensor, Tensor]:
-    raw, shift = coupling(kept).chunk(2, dim=1)
+def log_scale_and_shift(coupling: nn.Module, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """The logarithm s(b) of a coupling's scale, within ±2, and its shift t(b), each of b's shape."""
+    raw, shift = coupling(kept).to(kept.dtype).chunk(2, dim=1)  # under autocast it is of another
     return 2 * torch.tanh(raw), shift

@@ -55,15 +55,22 @@ class DCGANDiscriminator(nn.Module):
         size: height and width of the image: 32, 48 or another multiple of 8.
         spectral: whether each weight's largest singular value is held at 1. A critic trained with a gradient
             penalty has no normalisation of any kind (Gulrajani et al. 2017, section 4).
+        num_features: of a vector-valued critic, such as an MMD-GAN's; 0 for a logit.
 
     Raises:
-        ValueError: `width` or `size` is no multiple of 8.
+        ValueError: `width` or `size` is no multiple of 8, or `num_features` is negative.
     """
 
-    def __init__(self, width: int = 512, size: int = 32, spectral: bool = True) -> None:
+    def __init__(
+        self, width: int = 512, size: int = 32, spectral: bool = True, num_features: int = 0
+    ) -> None:
         super().__init__()
         _check(width, size)
+        if num_features < 0:
+            raise ValueError(f"num_features must be at least 0, not {num_features}")
         self.settings = {"width": width, "size": size, "spectral": spectral}
+        if num_features:
+            self.settings["num_features"] = num_features
         side = size // 8
         self.layers = nn.Sequential(
             nn.Conv2d(3, width // 8, 3, padding=1),  # (N, width/8, size, size)
@@ -72,15 +79,16 @@ class DCGANDiscriminator(nn.Module):
             *_down(width // 4, width // 2),  # (N, width/2, size/4, size/4)
             *_down(width // 2, width),  # (N, width, size/8, size/8)
             nn.Flatten(),  # (N, width·size²/64)
-            nn.Linear(width * side * side, 1),  # (N, 1)
+            nn.Linear(width * side * side, num_features or 1),
         )
         _initialise(self, std=0.02)
         if spectral:
             normalise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, size, size) → logits (N,)."""
-        return self.layers(x).squeeze(1)
+        """(N, 3, size, size) → logits (N,), or features (N, num_features)."""
+        y = self.layers(x)
+        return y if "num_features" in self.settings else y.squeeze(1)
 
 
 class ResNetGenerator(nn.Module):
@@ -101,7 +109,7 @@ class ResNetGenerator(nn.Module):
     def __init__(self, width: int = 256, size: int = 32, latent: int = 128) -> None:
         super().__init__()
         _check(width, size, among=(32, 48))
-        self.settings = {"width": width, "size": size, "latent": latent}
+        self.settings: dict[str, float] = {"width": width, "size": size, "latent": latent}
         side = size // 8
         widths = [width] * 4 if size == 32 else [width, width // 2, width // 4, width // 8]
         self.dense = nn.Linear(latent, width * side * side)

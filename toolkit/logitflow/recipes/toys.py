@@ -49,6 +49,8 @@ def train_toy(
     fit_steps: int,
     seed: int,
     say: Callable[[str], None] = lambda line: None,
+    width: int = 128,
+    fitted_width: int = 256,
     **card: Any,
 ) -> None:
     """Train a WGAN-GP pair on a toy, fit a discriminator to the fixed generator, and write both.
@@ -65,6 +67,8 @@ def train_toy(
         fit_steps: steps of fitting the discriminator; 0 fits none.
         seed: of the initial weights, the data and the latents.
         say: is told how training goes, a line a checkpoint.
+        width: of the generator's and the critic's three hidden layers, where it is another.
+        fitted_width: of the fitted discriminator's.
         card: what else the card should say, such as the command.
 
     Raises:
@@ -75,7 +79,7 @@ def train_toy(
     folder = Path(folder)
     prior = Uniform(-torch.ones(2), torch.ones(2))
     generator, critic, fitted = networks(
-        seed, [2, 128, 128, 128, 2], [2, 128, 128, 128, 1], [2, 256, 256, 256, 1]
+        seed, [2, *[width] * 3, 2], [2, *[width] * 3, 1], [2, *[fitted_width] * 3, 1]
     )
     checkpoint = folder / "checkpoint.safetensors"
 

@@ -50,13 +50,15 @@ def _add_toy(subparsers: Any, name: str) -> None:
     parser.add_argument(
         "--seed", type=count, default=0, help="of the weights, the data and the latents"
     )
+    parser.add_argument(
+        "--width",
+        type=count,
+        help="of the generator's and the critic's hidden layers; not given: 128",
+    )
+    parser.add_argument(
+        "--fitted-width", type=count, help="of the fitted discriminator's; not given: 256"
+    )
 
-    parser.add_argument(
-        "--width", type=count, default=128, help="of the generator's and the critic's hidden layers"
-    )
-    parser.add_argument(
-        "--fitted-width", type=count, default=256, help="of the fitted discriminator's"
-    )
 
 def _add_cifar10(subparsers: Any) -> None:
     parser = add_command(
@@ -121,15 +123,16 @@ def _add_classifier(subparsers: Any) -> None:
 def train_toy(options: argparse.Namespace) -> None:
     """Train a pair on a toy and picture its samples."""
     settings = {"steps": options.steps, "fit_steps": options.fit_steps, "seed": options.seed}
+    given = {"width": options.width, "fitted_width": options.fitted_width}
+    widths = {name: width for name, width in given.items() if width is not None}
     recipes.train_toy(
-    widths = {"width": options.width, "fitted_width": options.fitted_width}
         options.data,
         options.out,
         num_steps=options.steps,
         fit_steps=options.fit_steps,
         seed=options.seed,
-        say=print,
         **widths,
+        say=print,
         command=typed("train", options.data, **settings, **widths),
         hardware=hardware(),
     )

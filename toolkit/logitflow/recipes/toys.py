@@ -48,9 +48,9 @@ def train_toy(
     num_steps: int,
     fit_steps: int,
     seed: int,
-    say: Callable[[str], None] = lambda line: None,
     width: int = 128,
     fitted_width: int = 256,
+    say: Callable[[str], None] = lambda line: None,
     **card: Any,
 ) -> None:
     """Train a WGAN-GP pair on a toy, fit a discriminator to the fixed generator, and write both.
@@ -66,9 +66,9 @@ def train_toy(
         num_steps: generator steps.
         fit_steps: steps of fitting the discriminator; 0 fits none.
         seed: of the initial weights, the data and the latents.
-        say: is told how training goes, a line a checkpoint.
         width: of the generator's and the critic's three hidden layers, where it is another.
         fitted_width: of the fitted discriminator's.
+        say: is told how training goes, a line a checkpoint.
         card: what else the card should say, such as the command.
 
     Raises:

@@ -1,16 +1,19 @@
 """`logitflow train · refine · evaluate · reproduce · bench`: the toolkit from a shell."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from logitflow import __version__, commands, zoo
 from logitflow.cli_bench import add_bench
-from logitflow.cli_options import add_command, count, number
+from logitflow.cli_options import add_command, add_device, count, number
 from logitflow.cli_train import add_train
 from logitflow.divergences import DIVERGENCES
+from logitflow.processes import is_first, process_group
 from logitflow.recipes import DATA_SETS
 
 METHODS = ("dgflow", "ddls", "mala", "dot", "mh-gan", "mh-gan+mala", "drs")
@@ -19,11 +22,13 @@ METHODS = ("dgflow", "ddls", "mala", "dot", "mh-gan", "mh-gan+mala", "drs")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0 if it did what was asked, 1 if it failed on the way, 2 for a bad request.
 
-    130 says that it was interrupted; the same command then goes on where it stopped.
+    130 says that it was interrupted; the same command then goes on where it stopped. Under `torchrun` the
+    processes share the work (see `logitflow.processes`); the first prints and writes.
     """
     options = build_parser().parse_args(arguments)
     try:
-        options.command(options)
+        with process_group():
+            _run(options)
     except KeyboardInterrupt:
         print("\nlogitflow: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -36,12 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _run(options: argparse.Namespace) -> None:
+    if is_first():
+        options.command(options)
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        options.command(options)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = argparse.ArgumentParser(
         prog="logitflow",
         description="Refine a generator's samples with its discriminator.",
-        epilog="Begin with: logitflow refine 25gaussians-wgan-gp --out refined",
+        epilog="Begin with: logitflow refine 25gaussians-wgan-gp --out refined. "
+        "With two processes: torchrun --nproc-per-node 2 -m logitflow refine 25gaussians-wgan-gp --out refined",
     )
     parser.add_argument("--version", action="version", version=f"logitflow {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="command")
@@ -99,6 +113,7 @@ def _add_refine(subparsers: Any) -> None:
             help=f"{help_text}; not given: {points}, for images and text {others}",
         )
     parser.add_argument("--seed", type=count, default=0, help="of latents and noise")
+    add_device(parser)
 
 
 def _add_evaluate(subparsers: Any) -> None:
@@ -128,6 +143,7 @@ def _add_evaluate(subparsers: Any) -> None:
         help="JSON file for the figures; of points and images a picture goes beside it",
     )
     parser.add_argument("--seed", type=count, default=0, help="of the real samples")
+    add_device(parser)
 
 
 def _add_reproduce(subparsers: Any) -> None:

@@ -13,6 +13,7 @@ from logitflow.cli_options import add_command, add_device, count
 from logitflow.commands import typed
 from logitflow.device import choose
 from logitflow.files import write_atomically
+from logitflow.processes import world_size
 from logitflow.reproduce import hardware
 
 
@@ -46,7 +47,13 @@ def add_bench(subparsers: Any) -> None:
 
 
 def run_bench(options: argparse.Namespace) -> None:
-    """Measure, print the table and write it."""
+    """Measure, print the table and write it.
+
+    Raises:
+        ValueError: several processes share the work.
+    """
+    if world_size() > 1:
+        raise ValueError("bench measures one process: run it without torchrun")
     settings = {"batch_size": options.batch_size, "repeats": options.repeats}
     growth = " ".join(map(str, options.growth))
     command = typed("bench", **settings, growth=growth, device=options.device)

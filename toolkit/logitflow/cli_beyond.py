@@ -6,6 +6,7 @@ from typing import Any
 from logitflow import recipes
 from logitflow.cli_options import add_command, add_folder, count
 from logitflow.commands import picture_of_toy, typed
+from logitflow.processes import is_first
 from logitflow.reproduce import hardware
 
 ABOUT = {
@@ -55,5 +56,7 @@ def train_beyond(options: argparse.Namespace) -> None:
         command=typed("train", options.model, data=options.data, **settings),
         hardware=hardware(),
     )
+    if not is_first():
+        return
     picture = picture_of_toy(options.data, options.out)
     print(f"wrote {options.out} (the model, its logits, its card) and {picture}")

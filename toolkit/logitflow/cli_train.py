@@ -9,6 +9,7 @@ from logitflow.cli_beyond import add_beyond
 from logitflow.cli_options import add_command, add_device, add_folder, count
 from logitflow.commands import picture_of_toy, typed
 from logitflow.device import choose
+from logitflow.processes import is_first
 from logitflow.recipes.common import Preset, find
 from logitflow.reproduce import hardware
 
@@ -136,6 +137,8 @@ def train_toy(options: argparse.Namespace) -> None:
         command=typed("train", options.data, **settings, **widths),
         hardware=hardware(),
     )
+    if not is_first():
+        return
     picture = picture_of_toy(options.data, options.out)
     print(f"wrote {options.out} (the pair, its card) and {picture}")
 

@@ -16,10 +16,12 @@ from safetensors.torch import load, save
 from logitflow import plots, priors, recipes, zoo
 from logitflow.data.images import png_grid
 from logitflow.data.text import decode
+from logitflow.device import choose
 from logitflow.files import write_atomically
 from logitflow.inference import fast
 from logitflow.metrics import evaluate_images, evaluate_text, label
 from logitflow.metrics.text_reference import load_reference
+from logitflow.processes import gathered, is_first, share
 from logitflow.reproduce import measure, reproduce_beyond, reproduce_images, reproduce_text
 from logitflow.reproduce import reproduce as run_reproduce
 from logitflow.reproduce.settings import TEXT_EPSILON, TEXT_ETA
@@ -62,17 +64,22 @@ def refine(options: argparse.Namespace) -> None:
     one = target.generate(priors.sample(pair.prior, 1, seeded_generator(0, 0)))
     kind = {2: "points", 3: "text", 4: "images"}[one.ndim]
     _fill_in(options, kind)
+    # drawn on the CPU: the same on every device
+    z = priors.sample(pair.prior, options.num_samples, seeded_generator(options.seed, 1))
+    at = choose(options.device)
+    pair = zoo.to_device(pair, at)
+    target = LatentTarget(pair.generator, logit, pair.prior)
     if kind == "images":
         target = LatentTarget(fast(pair.generator), fast(logit), pair.prior)
-    z = priors.sample(pair.prior, options.num_samples, seeded_generator(options.seed, 1))
-    before = torch.cat([target.generate(part) for part in z.split(options.batch_size)])
+    parts = share(z.split(options.batch_size))
+    before = torch.cat(gathered([target.generate(part.to(at)).cpu() for part in parts]))
     if options.space == "data":
         target, z = LatentTarget(lambda x: x, target.logit, None), before
     if options.method == "drs":
         result = rejection_sample(
             target,
             num_samples=options.num_samples,
-            generator=seeded_generator(options.seed, 2),
+            generator=seeded_generator(options.seed, 2, at),
             percentile=None if kind == "points" else DRS_PERCENTILE,
             batch_size=min(1000, options.batch_size),
         )
@@ -85,14 +92,17 @@ def refine(options: argparse.Namespace) -> None:
             batch_size=options.batch_size,
             seed=options.seed,
             z=z,
+            device=at,
             folder=options.out / "shards",
         )
+    if not is_first():
+        return
     samples = options.out / "samples.safetensors"
-    kept = {"x": result.x, "z": result.z}  # in data space the same memory
+    kept = {"x": result.x.cpu(), "z": result.z.cpu()}  # in data space the same memory
     write_atomically(samples, save({name: t.contiguous().clone() for name, t in kept.items()}))
     info = {name: float(value) for name, value in result.info._asdict().items()}
     _write_json(options.out / "refine.json", {"options": _plain(options), "info": info})
-    _show(pair, before, result.x, options.out)
+    _show(pair, before, kept["x"], options.out)
     print(
         f"wrote {samples}: {options.num_samples} samples, acceptance rate {info['acceptance_rate']:.2f}, "
         f"{info['num_nonfinite']:.0f} non-finite moves refused"
@@ -161,11 +171,11 @@ def evaluate(options: argparse.Namespace) -> None:
     kind = recipes.toy(options.data)
     rng = seeded_generator(options.seed, 3)
     real, more_real = kind.sample(len(x), rng), kind.sample(len(x), rng)
-    figures, floors = measure(x, real, kind), measure(more_real, real, kind)
+    figures, floors = gathered([measure(each, real, kind) for each in share([x, more_real])])
     print(f"{'':20}{'samples':>12}{'real':>12}   (n = {len(x)})")
     for name, value in figures.items():
         print(f"{name.replace('_', ' '):20}{value:12.4g}{floors[name]:12.4g}")
-    if options.out is not None:
+    if options.out is not None and is_first():
         record = {
             "options": _plain(options),
             "num_samples": len(x),
@@ -180,13 +190,13 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def _evaluate_images(x: torch.Tensor, options: argparse.Namespace) -> None:
-    figures = evaluate_images(x)
+    figures = evaluate_images(x.to(choose(options.device)))
     print(f"n = {figures['n']}, against {figures['reference']}")
     for name, value in figures.items():
         if isinstance(value, float):
             print(f"{label(name, figures['extractor']):45}{value:12.4g}")
     print("classes: " + ", ".join(f"{k} {v}" for k, v in figures.get("class_counts", {}).items()))
-    if options.out is not None:
+    if options.out is not None and is_first():
         _write_json(options.out, {"options": _plain(options), "figures": figures})
         picture = options.out.with_suffix(".png")
         write_atomically(picture, png_grid(x[:64]))
@@ -205,7 +215,7 @@ def _evaluate_text(x: torch.Tensor, options: argparse.Namespace) -> None:
     for name, value in figures.items():
         if isinstance(value, float):
             print(f"{name.replace('_', ' '):20}{value:12.4g}{real.get(name, math.nan):12.4g}")
-    if options.out is not None:
+    if options.out is not None and is_first():
         _write_json(options.out, {"options": _plain(options), "figures": figures, "real": real})
         print(f"wrote {options.out}")
 
@@ -230,7 +240,7 @@ def reproduce(options: argparse.Namespace) -> None:
         others: dict[str, Callable[..., dict[str, Any]]] = {
             "cifar10": reproduce_images,
             "text": reproduce_text,
-            "beyond-gans": reproduce_beyond,
+            "beyond-gans": partial(reproduce_beyond, say=print),
         }
         run_table = others.get(name, partial(run_reproduce, name))
         result = run_table(
@@ -239,6 +249,8 @@ def reproduce(options: argparse.Namespace) -> None:
             command=command,
             ledger=ledger,
         )
+        if not is_first():
+            continue
         _write_json(path, result)
         ledger.unlink()
         for table in result.get("tables", [result]):

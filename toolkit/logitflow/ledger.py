@@ -1,7 +1,9 @@
 """A file of finished work, by which a long table that was killed goes on where it stopped."""
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,8 +31,26 @@ def remembered(path: Path | None, key: str, work: Callable[[], Figures]) -> Figu
     if key in finished:
         return finished[key]
     figures = work()
-    write_atomically(path, json.dumps(_read(path) | {key: figures}, indent=1).encode())
+    with _in_turn(path):
+        write_atomically(path, json.dumps(_read(path) | {key: figures}, indent=1).encode())
     return figures
+
+
+@contextmanager
+def _in_turn(path: Path) -> Iterator[None]:
+    """One process at a time writes to a file's folder; the lock ends with its process, killed or not."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has another kind: there let no two processes share a file
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _read(path: Path) -> dict[str, Any]:

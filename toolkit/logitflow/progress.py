@@ -6,9 +6,14 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from logitflow.processes import is_first
+
 
 def progress(iterable: Iterable[Any] | None = None, **settings: Any) -> tqdm:
-    """tqdm's bar for terminals and notebooks, shown only if the work outlasts two seconds."""
+    """tqdm's bar for terminals and notebooks, shown only if the work outlasts two seconds.
+
+    Of several processes the first shows how far its own share has come.
+    """
     # The notebook's bar does not read TQDM_DISABLE by itself.
-    disable = bool(os.environ.get("TQDM_DISABLE"))
+    disable = bool(os.environ.get("TQDM_DISABLE")) or not is_first()
     return tqdm(iterable, delay=2, leave=False, disable=disable, **settings)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from logitflow import priors, shards
+from logitflow.processes import gathered, share
 from logitflow.progress import progress
 from logitflow.samplers.core import Info, Sampler, Samples
 from logitflow.target import LatentTarget, check_latents
@@ -82,9 +83,13 @@ def refine(
 ) -> Samples:
     """Draw latents from the prior, refine them batch by batch, and generate the samples.
 
-    Batch b's randomness depends on the seed and on b alone. With a folder, each finished batch is written
-    there as one safetensors shard, whole or not at all, and the same call continues a killed run to
-    the very same result.
+    Sample i is number i mod batch_size of batch b = i // batch_size, and all that is drawn for a batch depends
+    on the seed and on b alone. With a folder, each finished batch is written there as one safetensors shard,
+    whole or not at all, and the same call continues a killed run to the very same result.
+
+    Under `torchrun` (see `logitflow.processes`) each process refines its share of the batches, and each
+    returns all samples: on the CPU those of one process, bit for bit. Any number of processes continue what
+    others have begun in a folder that all of them see.
 
     Args:
         target: generator, logit and prior.
@@ -149,7 +154,7 @@ def refine(
 
     batches = []
     num_batches = -(-num_samples // batch_size)
-    for b in progress(range(num_batches), desc="refine", unit="batch"):
+    for b in progress(share(range(num_batches)), desc="refine", unit="batch"):
         path = None if folder is None else Path(folder) / f"shard-{b:05d}.safetensors"
         samples = None if path is None else shards.read(path)
         if samples is None:
@@ -157,7 +162,7 @@ def refine(
             if path is not None:
                 shards.write(path, samples)
         batches.append(samples)
-    x, latents, infos = zip(*batches, strict=True)
+    x, latents, infos = zip(*gathered(batches), strict=True)
     sizes = [len(part) for part in latents]
     return Samples(torch.cat(x), torch.cat(latents), _summary(infos, sizes))
 

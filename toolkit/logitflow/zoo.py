@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 from torch.distributions import Distribution
 
@@ -97,6 +98,15 @@ def load(pair: str | Path) -> Pair:
     return Pair(
         roles["generator"], roles["discriminator"], prior, card, networks.get("fitted"), networks
     )
+
+
+def to_device(pair: Pair, device: torch.device) -> Pair:
+    """The pair with its prior on a device, to which its networks are moved in place."""
+    for network in (pair.generator, pair.discriminator, *pair.networks.values()):
+        network.to(device)
+    parameters = {name: getattr(pair.prior, name) for name in pair.prior.arg_constraints}
+    moved = {name: value.to(device) for name, value in parameters.items()}
+    return pair._replace(prior=type(pair.prior)(**moved))
 
 
 def gan_of(name: str) -> dict[str, str]:

@@ -3,6 +3,9 @@
 Fréchet distance, kernel distance and inception score are torchmetrics', fed with what is given; they become
 the FID, the KID and the IS only with the Inception network's features. The Fréchet distance falls as N grows:
 compare figures of one extractor, one reference and one N.
+
+Those three take `together=True` where each of several processes (see `logitflow.processes`) holds a part of the
+images' features, the parts in the order of the processes: torchmetrics then adds up what all of them have.
 """
 
 import contextlib
@@ -12,6 +15,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from logitflow.processes import gathered, is_first, part
 
 from . import _checks
 
@@ -36,12 +41,13 @@ def moments(features: Tensor) -> Moments:
     return Moments(features.mean(dim=0), features.T.cov(), len(features))
 
 
-def frechet_distance(features: Tensor, real: Moments) -> float:
+def frechet_distance(features: Tensor, real: Moments, *, together: bool = False) -> float:
     """|μ − μ_r|² + tr(Σ + Σ_r − 2 (Σ Σ_r)^½) of Gaussians fitted to both (Heusel et al. 2017, eq. 6).
 
     Args:
         features: of the images to be judged, shape (N, d).
         real: of the reference images.
+        together: whether other processes hold further images' features.
 
     Raises:
         ValueError: fewer than two features, another d, or NaN.
@@ -56,18 +62,24 @@ def frechet_distance(features: Tensor, real: Moments) -> float:
             f"the features have {features.shape[1]} numbers and the reference {len(mean)}: "
             "both must come from one extractor."
         )
-    metric = FrechetInceptionDistance(_Given(features.shape[1]))
+    metric = FrechetInceptionDistance(_Given(features.shape[1]), sync_on_compute=together)
     metric.update(features.cpu(), real=False)
-    # the reference's sums, as update(…, real=True) would have left them
-    mean, covariance = mean.cpu().double(), covariance.cpu().double()
-    metric.real_features_sum = n * mean
-    metric.real_features_cov_sum = (n - 1) * covariance + n * mean.outer(mean)
-    metric.real_features_num_samples = torch.tensor(n)
+    if is_first() or not together:  # real images count once
+        # the reference's sums, as update(…, real=True) would have left them
+        mean, covariance = mean.cpu().double(), covariance.cpu().double()
+        metric.real_features_sum = n * mean
+        metric.real_features_cov_sum = (n - 1) * covariance + n * mean.outer(mean)
+        metric.real_features_num_samples = torch.tensor(n)
     return float(metric.compute())
 
 
 def kernel_distance(
-    features: Tensor, real: Tensor, num_subsets: int = 100, subset_size: int = 1000
+    features: Tensor,
+    real: Tensor,
+    num_subsets: int = 100,
+    subset_size: int = 1000,
+    *,
+    together: bool = False,
 ) -> float:
     """Squared maximum mean discrepancy with the kernel (a·b/d + 1)³ (Bińkowski et al. 2018, section 4).
 
@@ -79,6 +91,7 @@ def kernel_distance(
         real: of the reference images, shape (M, d).
         num_subsets: estimates taken.
         subset_size: features of each set an estimate; at most what there are.
+        together: whether other processes hold further images' features.
 
     Raises:
         ValueError: fewer than two features in a set, different d, or NaN.
@@ -86,23 +99,29 @@ def kernel_distance(
     from torchmetrics.image.kid import KernelInceptionDistance
 
     features, real = _checks.pair(features, real, ("features", "real"))
-    size = min(subset_size, len(_enough(features, "features", 2)), len(_enough(real, "real", 2)))
+    n = len(_enough(features, "features", 2))
+    n = sum(gathered([n])) if together else n
+    size = min(subset_size, n, len(_enough(real, "real", 2)))
     with _seeded_and_quiet():
         metric = KernelInceptionDistance(
-            _Given(features.shape[1]), subsets=num_subsets, subset_size=size
+            _Given(features.shape[1]),
+            subsets=num_subsets,
+            subset_size=size,
+            sync_on_compute=together,
         )
         metric.update(features.cpu().float(), real=False)
-        metric.update(real.cpu().float(), real=True)
+        metric.update((part(real) if together else real).cpu().float(), real=True)
         return float(metric.compute()[0])
 
 
-def inception_score(logits: Tensor) -> float:
+def inception_score(logits: Tensor, *, together: bool = False) -> float:
     """exp E KL(p(y|x) ‖ p(y)): from 1 to K (Salimans et al. 2016, section 4).
 
     Over all images in one group, where the papers average ten groups of 5,000.
 
     Args:
         logits: the classes' unnormalised log probabilities, shape (N, K).
+        together: whether other processes hold further images' logits.
 
     Raises:
         ValueError: there is none, or one is not finite.
@@ -112,7 +131,7 @@ def inception_score(logits: Tensor) -> float:
     # below e^-700 a mean probability would round to zero, and 0 · log 0 to NaN
     logits = _checks.samples(logits, "logits").log_softmax(dim=1).clamp(min=-700)
     with _seeded_and_quiet():
-        metric = InceptionScore(_Given(logits.shape[1]), splits=1)
+        metric = InceptionScore(_Given(logits.shape[1]), splits=1, sync_on_compute=together)
         metric.update(logits.cpu())
         return float(metric.compute()[0])
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from logitflow import processes
 from logitflow.data.images import CIFAR10_CLASSES, to_bytes
 from logitflow.metrics import features as measures
 from logitflow.metrics.features import NEIGHBOURS, Moments
@@ -50,8 +51,10 @@ class Judge(NamedTuple):
 def evaluate_images(x: Tensor, judge: Judge | None = None) -> dict[str, Any]:
     """Every figure of a set of images, from one pass through the judge's extractor.
 
+    Under `torchrun` each process looks at its part of the images, and all return the same figures.
+
     Args:
-        x: images, shape (N, 3, H, W), in [−1, 1].
+        x: images, shape (N, 3, H, W), in [−1, 1]; all of them in every process.
         judge: who looks and compares; None for our CIFAR-10 classifier and CIFAR-10.
 
     Returns:
@@ -62,28 +65,42 @@ def evaluate_images(x: Tensor, judge: Judge | None = None) -> dict[str, Any]:
     Raises:
         TypeError, ValueError: x holds no images in [−1, 1], or fewer than four.
     """
-    check_images(x, least=NEIGHBOURS + 1)
+    several = processes.world_size()
+    check_images(x, least=max(NEIGHBOURS + 1, 2 * several))
     judge = judge or shipped_judge()
-    return evaluate_features(*look(x, judge.extractor), judge)
+    return evaluate_features(*look(processes.part(x), judge.extractor), judge, together=several > 1)
 
 
-def evaluate_features(features: Tensor, logits: Tensor | None, judge: Judge) -> dict[str, Any]:
-    """What `evaluate_images` returns, from what `look` saw: for subsets without another pass."""
+def evaluate_features(
+    features: Tensor, logits: Tensor | None, judge: Judge, *, together: bool = False
+) -> dict[str, Any]:
+    """What `evaluate_images` returns, from what `look` saw: for subsets without another pass.
+
+    With `together`, each of several processes passes what it saw of its part, and all get the figures of all.
+    """
     extractor, reference = judge
-    precision, recall = measures.precision_recall(features, reference.features)
+    seen, scores = features, logits  # by all processes
+    if together:
+        seen = torch.cat(processes.gathered([features]))
+        scores = None if logits is None else torch.cat(processes.gathered([logits]))
+    precision, recall = measures.precision_recall(seen, reference.features)
     figures: dict[str, Any] = {
-        "n": len(features),
+        "n": len(seen),
         "extractor": extractor.name,
         "reference": reference.name,
-        "frechet_distance": measures.frechet_distance(features, reference.moments),
-        "kernel_distance": measures.kernel_distance(features, reference.features),
+        "frechet_distance": measures.frechet_distance(
+            features, reference.moments, together=together
+        ),
+        "kernel_distance": measures.kernel_distance(
+            features, reference.features, together=together
+        ),
         "precision": precision,
         "recall": recall,
     }
     if logits is not None:
-        figures["inception_score"] = measures.inception_score(logits)
-    if logits is not None and extractor.classes is not None:
-        probabilities, counts = measures.class_histogram(logits)
+        figures["inception_score"] = measures.inception_score(logits, together=together)
+    if scores is not None and extractor.classes is not None:
+        probabilities, counts = measures.class_histogram(scores)
         figures["class_probabilities"] = dict(
             zip(extractor.classes, probabilities.tolist(), strict=True)
         )

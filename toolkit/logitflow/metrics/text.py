@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from logitflow import processes
 from logitflow.data.text import CHARACTERS, LENGTH, to_codes
 
 ORDERS = range(1, 7)
@@ -78,7 +79,8 @@ def evaluate_text(samples: Tensor, reference: TextReference | None = None) -> di
     """Every figure of a set of windows.
 
     JS and distinct n-grams depend on how many samples there are: compare them at equal n, and with
-    `TextReference.floor` of that n.
+    `TextReference.floor` of that n. Under `torchrun` the processes share the orders of n-grams; all return the
+    same figures.
 
     Args:
         samples: codes, shape (N, 32), or rows of probabilities, shape (N, 32, 96).
@@ -109,7 +111,8 @@ def evaluate_text(samples: Tensor, reference: TextReference | None = None) -> di
 
 def ngram_figures(codes: Tensor, held_out: tuple[NGrams, ...]) -> dict[str, float]:
     """The figures of `evaluate_text` that count n-grams."""
-    counted = {n: ngrams(codes, n) for n in ORDERS}
+    counts = processes.gathered([ngrams(codes, n) for n in processes.share(ORDERS)])
+    counted = dict(zip(ORDERS, counts, strict=True))
     figures = {
         f"js_{n}": js_divergence(counted[n], real) for n, real in zip(ORDERS, held_out, strict=True)
     }

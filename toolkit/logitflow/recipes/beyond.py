@@ -12,6 +12,7 @@ from torch.distributions import Distribution, Normal
 from logitflow import zoo
 from logitflow.data import Sample
 from logitflow.models import MLP, GaussianDecoder, GaussianEncoder, RealNVP
+from logitflow.processes import is_first
 from logitflow.ratio import fit_log_ratio
 from logitflow.recipes.common import sampler_of, told, weights_from
 from logitflow.recipes.toys import figures_of, in_words, toy
@@ -118,6 +119,8 @@ def train_beyond(
         say(f"step {step}: loss {loss:.3f}, " + in_words(figures))
 
     train(kind.sample, num_steps=num_steps, seed=seed, checkpoint=checkpoint, callback=report)
+    if not is_first():
+        return  # the first process does the rest
     figures = figures_of(networks["generator"], kind, prior, num_samples=10_000)
     sample_model = sampler_of(networks["generator"], prior)
     real = {"corrector": sampler_of(gan.generator, gan.prior), "fitted": kind.sample}

@@ -16,6 +16,7 @@ from logitflow.files import write_atomically
 from logitflow.metrics import evaluate_images
 from logitflow.models import DCGANDiscriminator, ResNetGenerator
 from logitflow.models.spectral import settle_norms
+from logitflow.processes import is_first
 from logitflow.recipes.common import Curve, Preset, find, fit_copy, sampler_of, weights_from
 from logitflow.run import seeded_generator
 from logitflow.training import LOSSES, train_gan
@@ -129,6 +130,8 @@ def train_cifar10(
         callback=report,
         **settings,
     )
+    if not is_first():
+        return  # the first process does the rest
     average.eval()
     pair: dict[str, nn.Module] = {"generator": average, "discriminator": discriminator}
     training = {"loss": loss, "num_steps": num_steps, "fit_steps": fit_steps, **settings}

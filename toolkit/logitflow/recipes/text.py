@@ -14,6 +14,7 @@ from logitflow.data import text
 from logitflow.device import choose
 from logitflow.metrics.text import evaluate_text
 from logitflow.models import TextCritic, TextGenerator
+from logitflow.processes import is_first
 from logitflow.recipes.classifier import round_weights
 from logitflow.recipes.common import Curve, Preset, find, fit_copy, sampler_of, weights_from
 from logitflow.run import seeded_generator
@@ -133,6 +134,8 @@ def train_text(
         callback=report,
         **settings,
     )
+    if not is_first():
+        return  # the first process does the rest
     round_weights(average)  # before fitting, which then meets the generator that is written
     pair: dict[str, nn.Module] = {"generator": average, "discriminator": critic}
     training = {"loss": loss, "num_steps": num_steps, "fit_steps": fit_steps, **settings}

@@ -11,6 +11,7 @@ from torch.distributions import Distribution, Uniform
 from logitflow import data, priors, zoo
 from logitflow.metrics import energy_distance, high_quality_fraction, recovered_modes
 from logitflow.models import MLP
+from logitflow.processes import is_first
 from logitflow.ratio import fit_log_ratio
 from logitflow.recipes.common import sampler_of, told, weights_from
 from logitflow.run import seeded_generator
@@ -100,6 +101,8 @@ def train_toy(
         checkpoint=checkpoint,
         callback=report,
     )
+    if not is_first():
+        return  # the first process does the rest
     pair: dict[str, nn.Module] = {"generator": generator, "discriminator": critic}
     figures = figures_of(generator, kind, prior, num_samples=10_000)
     if fit_steps:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from logitflow.processes import world_size
 from logitflow.samplers import Sampler
 from logitflow.target import LatentTarget, Network
 
@@ -62,9 +63,10 @@ def heading(row: Row | None) -> dict[str, Any]:
 
 def hardware(device: torch.device | None = None) -> str:
     """This machine in a few words; where the work was done on a GPU, that first."""
+    several = f"{world_size()} processes on " if world_size() > 1 else ""
     gpu = f"{torch.cuda.get_device_name(device)}, " if device and device.type == "cuda" else ""
     model = platform.processor() or platform.machine()
     return (
-        f"{gpu}{os.cpu_count()} CPU cores ({model}), {torch.get_num_threads()} threads, "
+        f"{several}{gpu}{os.cpu_count()} CPU cores ({model}), {torch.get_num_threads()} threads, "
         f"PyTorch {torch.__version__.split('+')[0]}, Python {platform.python_version()}"
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from logitflow import priors
 from logitflow.ledger import remembered
+from logitflow.processes import alone, gathered, share
 from logitflow.progress import progress
 from logitflow.reproduce.common import Row, heading
 from logitflow.reproduce.lab import Lab, follow, generate, row_target
@@ -114,11 +115,17 @@ def _cost(gradients: float, forwards: float, seconds: float, n: int) -> dict[str
 def gather(
     jobs: Sequence[Job], work: Callable[[Job], list[dict[str, Any]]], *, desc: str
 ) -> tuple[list[Line], list[dict[str, Any]]]:
-    """Do the jobs in turn: the table's lines, and each curve with its points for JSON."""
+    """Do the jobs in turn: the table's lines, and each curve with its points for JSON.
+
+    Under `torchrun` each process does its share of them by itself, and all return the whole table.
+    """
     lines: list[Line] = []
     curves = []
-    for job in progress(jobs, desc=desc, unit="run"):
-        points = work(job)
+    done = []
+    for job in progress(share(jobs), desc=desc, unit="run"):
+        with alone():
+            done.append(work(job))
+    for job, points in zip(jobs, gathered(done), strict=True):
         if job.at:
             curves.append({**heading(job.row), "seed": job.seed, "points": points})
         elif lines and lines[-1].row is job.row:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from logitflow import metrics, priors, zoo
 from logitflow.ledger import remembered
+from logitflow.processes import alone, gathered, share
 from logitflow.progress import progress
 from logitflow.ratio import calibrate
 from logitflow.recipes import Toy, toy
@@ -138,6 +139,8 @@ def run_rows(
 ) -> tuple[Figures, dict[str, dict[str, Any]]]:
     """The figures of the base and of every row, and the real-versus-real floors.
 
+    Under `torchrun` each process runs its share of the rows and seeds, and all return the figures of all.
+
     Args:
         name: of the experiment, for the progress bar.
         pair: its generator and its prior.
@@ -155,11 +158,15 @@ def run_rows(
         raise ValueError("an error over seeds needs at least 2 seeds, each of at least 2 samples")
     jobs: list[tuple[Row | None, int]] = [(None, seed) for seed in range(num_seeds)]
     jobs += [(row, seed) for row in table for seed in range(num_seeds)]
-    figures: Figures = {}
-    for row, seed in progress(jobs, desc=f"reproduce {name}", unit="run"):
+    done = []
+    for row, seed in progress(share(jobs), desc=f"reproduce {name}", unit="run"):
         key = json.dumps([heading(row), seed, num_samples, pair.card["networks"]])
         work = partial(_run_row, row, pair, kind, logits, num_samples, seed)
-        figures.setdefault(row, []).append(remembered(ledger, key, work))
+        with alone():
+            done.append(remembered(ledger, key, work))
+    figures: Figures = {}
+    for (row, _), run in zip(jobs, gathered(done), strict=True):
+        figures.setdefault(row, []).append(run)
     floors = _floors(pair, kind, num_samples, num_seeds)
     for runs in figures.values():
         for run in runs:

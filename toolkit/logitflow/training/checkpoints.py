@@ -1,4 +1,8 @@
-"""What the loops of training share: a file to go on from, and sentences for one that does not fit."""
+"""What the loops of training share: a file to go on from, sentences for one that does not fit, other processes.
+
+Under `torchrun` (see `logitflow.processes`) each process draws its share of every batch from a stream of its
+own, and `descend` averages their gradients, so that all take the same step. The first process writes.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -11,7 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from logitflow import processes
 from logitflow.files import write_atomically
+from logitflow.run import seeded_generator
 
 
 def packed(tensors: dict[str, Tensor]) -> bytes:
@@ -47,12 +53,29 @@ def restoring(path: Path, others: str) -> Iterator[None]:
         ) from error
 
 
+def own_stream(seed: int, device: torch.device) -> torch.Generator:
+    """The source of all that this process draws; the first's is that of one process alone."""
+    if processes.is_first():
+        return torch.Generator(device).manual_seed(seed)
+    return seeded_generator(seed, 10_000 + processes.rank(), device)  # recipes use low numbers
+
+
+def own_batch(batch_size: int) -> int:
+    """How much of a batch this process draws: all draw as much, rounded up."""
+    return -(-batch_size // processes.world_size())
+
+
 def descend(
     optimizer: torch.optim.Optimizer, loss: Tensor, longest_gradient: float = math.inf
 ) -> None:
-    """One step of an optimiser down the gradient of a loss, shortened to a norm where it is longer."""
+    """One step of an optimiser down the gradient of a loss, shortened to a norm where it is longer.
+
+    Of several processes all step down the mean of their gradients.
+    """
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    processes.average([p.grad for p in parameters if p.grad is not None])
     if longest_gradient < math.inf:
         for group in optimizer.param_groups:
             nn.utils.clip_grad_norm_(group["params"], longest_gradient)
@@ -63,16 +86,21 @@ def snapshot(
     step: int,
     networks: dict[str, nn.Module],
     optimizers: dict[str, torch.optim.Adam],
-    rng: torch.Generator,
+    streams: list[Tensor],
 ) -> bytes:
-    """All that training goes on from: step, weights, Adam's moments and the generator's state."""
-    tensors = {"step": torch.tensor(step), "rng": rng.get_state()}
+    """All that training goes on from: step, weights, Adam's moments and each process's generator's state."""
+    tensors = {"step": torch.tensor(step)}
+    tensors |= {_stream_of(rank): state for rank, state in enumerate(streams)}
     for name, network in networks.items():
         tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
     for name, optimizer in optimizers.items():
         for i, moments in optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{name}.{i}.{key}": value for key, value in moments.items()}
     return packed(tensors)
+
+
+def _stream_of(rank: int) -> str:
+    return f"rng.{rank}" if rank else "rng"
 
 
 def keep(
@@ -87,16 +115,23 @@ def keep(
 ) -> None:
     """Write the checkpoint of a step and tell the caller of it, where they are wanted.
 
+    Of several processes the first does both; the loss is the mean of theirs.
+
     Raises:
         FloatingPointError: the loss is not finite; nothing is written.
     """
-    value = float(loss.detach())
+    losses = processes.gathered([float(loss.detach())])
+    value = sum(losses) / len(losses)
     if not math.isfinite(value):
         raise FloatingPointError(f"step {step}: the {name} is {value}. Try a smaller learning_rate")
+    streams = processes.gathered([rng.get_state()])
+    if not processes.is_first():
+        return
     if checkpoint is not None:
-        write_atomically(checkpoint, snapshot(step, networks, optimizers, rng))
+        write_atomically(checkpoint, snapshot(step, networks, optimizers, streams))
     if callback is not None:
-        callback(step, value)
+        with processes.alone():
+            callback(step, value)
 
 
 def restore(
@@ -107,12 +142,15 @@ def restore(
 ) -> int:
     """Put networks, optimisers and generator where `snapshot` found them, and return the step.
 
-    Where there is no such file, nothing is done, and the step is 0.
+    Where there is no such file, the step is 0 and nothing is done, except that several processes begin with
+    the first one's weights. A process beyond those that wrote the file begins its own stream.
 
     Raises:
         ValueError: the file is damaged, of other networks, or made on another kind of device.
     """
+    weights = [t for network in networks.values() for t in network.state_dict().values()]
     if checkpoint is None or not Path(checkpoint).exists():
+        processes.copy_first(weights)
         return 0
     path = Path(checkpoint)
     with restoring(path, others="other networks"):
@@ -122,7 +160,7 @@ def restore(
             raise ValueError(
                 f"{path} was made on another kind of device: go on there, or move it away"
             )
-        rng.set_state(state)
+        rng.set_state(tensors.get(_stream_of(processes.rank()), rng.get_state()))
         for name, network in networks.items():
             network.load_state_dict(below(tensors, f"{name}."))
         for name, optimizer in optimizers.items():

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from logitflow import priors
 from logitflow.data.toys import Sample
 from logitflow.progress import progress
-from logitflow.training.checkpoints import descend, keep, restore
+from logitflow.training.checkpoints import descend, keep, own_batch, own_stream, restore
 
 
 class Loss(NamedTuple):
@@ -74,6 +74,9 @@ def train_gan(
 ) -> None:
     """Train a generator and a discriminator together, in place.
 
+    Under `torchrun` the processes share each batch: the same number of them gives the same result, another
+    number draws other samples. Batch norm sees each process's share by itself; the first one's means are kept.
+
     Args:
         generator: maps (N, *latent_shape) to samples.
         discriminator: maps samples to logits, (N,) or (N, 1).
@@ -82,7 +85,7 @@ def train_gan(
         loss: one of `LOSSES`.
         num_steps: generator steps in all, those of an earlier, killed run included.
         seed: of the data, the latents and the penalty's random points.
-        batch_size: samples a step.
+        batch_size: samples a step, of all processes.
         learning_rate: Adam's, falling linearly to zero.
         discriminator_learning_rate: the discriminator's, where it is another: with a larger one, a single
             discriminator step may do for several (Heusel et al. 2017).
@@ -101,7 +104,8 @@ def train_gan(
         FloatingPointError: a loss is not finite.
         ValueError: the checkpoint is of other networks, or damaged.
     """
-    rng = torch.Generator(next(generator.parameters()).device).manual_seed(seed)
+    rng = own_stream(seed, next(generator.parameters()).device)
+    batch_size = own_batch(batch_size)
     networks = {"generator": generator, "discriminator": discriminator}
     rates = {
         "generator": learning_rate,
@@ -132,14 +136,15 @@ def train_gan(
             g_loss = loss.generator(discriminator(generator(priors.sample(prior, batch_size, rng))))
         descend(optimizers["generator"], g_loss)
         if average is not None:
-            _follow(average, generator, min(average_decay, k / (k + 10)))
+            follow(average, generator, min(average_decay, k / (k + 10)))
         if k % checkpoint_every == 0 or k == num_steps:
             name = "discriminator's loss"
             keep(k, d_loss, networks, optimizers, rng, checkpoint, callback, name)
 
 
 @torch.no_grad()
-def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move an exponential moving average of a network's weights one step, in place."""
     for mean, new in zip(average.parameters(), network.parameters(), strict=True):
         mean.lerp_(new, 1 - decay)
     for kept, now in zip(average.buffers(), network.buffers(), strict=True):

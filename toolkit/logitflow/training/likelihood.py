@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from logitflow.data.toys import Sample
 from logitflow.models.vae import GaussianDecoder
 from logitflow.progress import progress
-from logitflow.training.checkpoints import descend, keep, restore
+from logitflow.training.checkpoints import descend, keep, own_batch, own_stream, restore
 
 
 def gaussian_kl(mean: Tensor, log_std: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def train_likelihood(
         sample_real: draws real samples.
         num_steps: steps in all, those of an earlier, killed run included.
         seed: of all that is drawn.
-        batch_size: samples a step.
+        batch_size: samples a step, of all processes.
         learning_rate: Adam's at the start; it falls to zero as a cosine.
         longest_gradient: a longer one is shortened to this; a flow's likelihood has cliffs.
         checkpoint: a safetensors file, written every `checkpoint_every` steps; where it is there already,
@@ -78,7 +78,8 @@ def train_likelihood(
         ValueError: the checkpoint is of other networks, or damaged.
     """
     parameters = [p for network in networks.values() for p in network.parameters()]
-    rng = torch.Generator(parameters[0].device).manual_seed(seed)
+    rng = own_stream(seed, parameters[0].device)
+    batch_size = own_batch(batch_size)
     optimizer = torch.optim.Adam(parameters, learning_rate)
     optimizers = {"all": optimizer}
     done = restore(checkpoint, networks, optimizers, rng)

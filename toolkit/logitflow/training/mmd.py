@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 from logitflow import priors
 from logitflow.data.toys import Sample
 from logitflow.progress import progress
-from logitflow.training.checkpoints import descend, keep, restore
+from logitflow.training.checkpoints import descend, keep, own_batch, own_stream, restore
 
 
 def rational_quadratic(a: Tensor, b: Tensor) -> Tensor:
@@ -88,7 +88,8 @@ def train_mmd_gan(
     """Train a generator and a vector-valued critic together, in place (Li et al. 2017; Bińkowski et al. 2018).
 
     The generator minimises `mmd_squared` between the critic's features of real and of generated samples; the
-    critic maximises it, less a penalty that keeps the witness's slope near 1.
+    critic maximises it, less a penalty that keeps the witness's slope near 1. Under `torchrun` each process
+    estimates it on its share of the batch.
 
     Args:
         generator: maps (N, *latent_shape) to samples.
@@ -98,7 +99,7 @@ def train_mmd_gan(
         num_steps: generator steps in all, those of an earlier, killed run included.
         penalty: the weight of `witness_penalty`.
         seed: of the data, the latents and the penalty's random points.
-        batch_size: samples a step.
+        batch_size: samples a step, of all processes.
         learning_rate: Adam's, falling linearly to zero.
         critic_steps: critic steps a generator step.
         checkpoint: a safetensors file, written every `checkpoint_every` steps; where it is there already,
@@ -110,7 +111,8 @@ def train_mmd_gan(
         FloatingPointError: the loss is not finite.
         ValueError: the checkpoint is of other networks, or damaged.
     """
-    rng = torch.Generator(next(generator.parameters()).device).manual_seed(seed)
+    rng = own_stream(seed, next(generator.parameters()).device)
+    batch_size = own_batch(batch_size)
     networks = {"generator": generator, "critic": critic}
     optimizers = {
         name: torch.optim.Adam(network.parameters(), learning_rate, (0.5, 0.9))

@@ -65,13 +65,14 @@ def run_bench(options: argparse.Namespace) -> None:
         compile=options.compile,
         say=print,
         command=command if options.compile else f"{command} --no-compile",
-        hardware=_machine(choose(options.device)),
+        hardware=machine(choose(options.device)),
     )
     write_atomically(options.out, json.dumps(result, indent=1, ensure_ascii=False).encode())
     print(f"wrote {options.out}")
 
 
-def _machine(device: torch.device) -> str:
+def machine(device: torch.device) -> str:
+    """What the work is done on, in words; of a CPU also its name."""
     return hardware(device) if device.type == "cuda" else f"{_cpu()}, {hardware()}"
 
 

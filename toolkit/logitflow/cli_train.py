@@ -52,12 +52,11 @@ def _add_toy(subparsers: Any, name: str) -> None:
         "--seed", type=count, default=0, help="of the weights, the data and the latents"
     )
     parser.add_argument(
-        "--width",
+        "--widths",
         type=count,
-        help="of the generator's and the critic's hidden layers; not given: 128",
-    )
-    parser.add_argument(
-        "--fitted-width", type=count, help="of the fitted discriminator's; not given: 256"
+        nargs=3,
+        metavar=("GENERATOR", "CRITIC", "FITTED"),
+        help="of the networks' hidden layers; not given: 128 128 256",
     )
 
 
@@ -124,8 +123,9 @@ def _add_classifier(subparsers: Any) -> None:
 def train_toy(options: argparse.Namespace) -> None:
     """Train a pair on a toy and picture its samples."""
     settings = {"steps": options.steps, "fit_steps": options.fit_steps, "seed": options.seed}
-    given = {"width": options.width, "fitted_width": options.fitted_width}
-    widths = {name: width for name, width in given.items() if width is not None}
+    widths = {"widths": tuple(options.widths)} if options.widths else {}
+    if widths:
+        settings["widths"] = " ".join(map(str, options.widths))
     recipes.train_toy(
         options.data,
         options.out,
@@ -134,7 +134,7 @@ def train_toy(options: argparse.Namespace) -> None:
         seed=options.seed,
         **widths,
         say=print,
-        command=typed("train", options.data, **settings, **widths),
+        command=typed("train", options.data, **settings),
         hardware=hardware(),
     )
     if not is_first():

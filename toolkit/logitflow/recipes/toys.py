@@ -49,8 +49,7 @@ def train_toy(
     num_steps: int,
     fit_steps: int,
     seed: int,
-    width: int = 128,
-    fitted_width: int = 256,
+    widths: tuple[int, int, int] = (128, 128, 256),
     say: Callable[[str], None] = lambda line: None,
     **card: Any,
 ) -> None:
@@ -67,8 +66,7 @@ def train_toy(
         num_steps: generator steps.
         fit_steps: steps of fitting the discriminator; 0 fits none.
         seed: of the initial weights, the data and the latents.
-        width: of the generator's and the critic's three hidden layers, where it is another.
-        fitted_width: of the fitted discriminator's.
+        widths: of the three hidden layers of the generator, the critic and the fitted discriminator.
         say: is told how training goes, a line a checkpoint.
         card: what else the card should say, such as the command.
 
@@ -79,8 +77,9 @@ def train_toy(
     kind = toy(name)
     folder = Path(folder)
     prior = Uniform(-torch.ones(2), torch.ones(2))
+    hidden = [[width] * 3 for width in widths]
     generator, critic, fitted = networks(
-        seed, [2, *[width] * 3, 2], [2, *[width] * 3, 1], [2, *[fitted_width] * 3, 1]
+        seed, [2, *hidden[0], 2], [2, *hidden[1], 1], [2, *hidden[2], 1]
     )
     checkpoint = folder / "checkpoint.safetensors"
 

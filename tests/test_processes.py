@@ -16,15 +16,19 @@ from safetensors.torch import load_file
 from test_training import networks, train
 from torch import nn
 
-from logitflow import LatentTarget, cli, processes, refine
+from logitflow import LatentTarget, cli, processes, refine, zoo
+from logitflow.data import Images
 from logitflow.data.text import CHARACTERS
 from logitflow.ledger import remembered
 from logitflow.metrics import evaluate_images
 from logitflow.metrics.features import moments
 from logitflow.metrics.images import Extractor, Judge, Reference
 from logitflow.metrics.text import ORDERS, ngram_figures, ngrams
+from logitflow.models.classifier import Classifier
+from logitflow.reproduce import toys
 from logitflow.reproduce.table import Job, gather
 from logitflow.samplers import langevin
+from logitflow.training import train_classifier
 from logitflow.training.checkpoints import descend
 
 WORDS = ["refine", "25gaussians-wgan-gp", "--method", "mala", "--steps", "3"]
@@ -278,6 +282,16 @@ def test_any_number_of_processes_finds_the_same_figures(tmp_path, number):
     assert found["images"]["n"] == 25
 
 
+def test_the_command_line_measures_points_alike(tmp_path, by_one):
+    words = ["evaluate", by_one / "samples.safetensors", "--data", "25gaussians", "--out"]
+    assert cli.main([str(word) for word in [*words, tmp_path / "one.json"]]) == 0
+    said = succeed(tmp_path, 2, command, *words, tmp_path / "two.json")
+    assert "energy distance" in said[0]
+    assert said[1] == ""
+    one, two = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("one", "two"))
+    assert (one["figures"], one["real"]) == (two["figures"], two["real"])
+
+
 # --- reproduce --------------------------------------------------------------------------------------
 
 JOBS = [Job(None, seed, 1) for seed in range(40)]
@@ -304,6 +318,29 @@ def test_processes_share_a_table_and_its_ledger(tmp_path):
     assert done == [list(range(rank, 40, 3)) for rank in range(3)]
     ledger = json.loads((tmp_path / "ledger.json").read_text())
     assert sorted(map(int, ledger)) == list(range(40))  # none was lost where two wrote at a time
+
+
+def reproduce_three_rows(out):
+    few = [row for row in toys.rows() if row.stages][:3]
+    toys.rows = lambda: few
+    sizes = ["--num-samples", "40", "--seeds", "2"]
+    sys.exit(cli.main(["reproduce", "25gaussians", *sizes, "--out", str(out)]))
+
+
+def test_the_command_line_tabulates_alike(tmp_path):
+    tables = []
+    for number in (1, 2):
+        out = tmp_path / str(number)
+        succeed(tmp_path, number, reproduce_three_rows, out)
+        tables.append(json.loads((out / "25gaussians.json").read_text()))
+        assert {path.name for path in out.iterdir()} == {"25gaussians.json", "25gaussians.png"}
+    one, two = tables
+    assert two["hardware"] == f"2 processes on {one['hardware']}"
+    assert len(one["rows"]) == 4
+    for row, twin in zip(one["rows"], two["rows"], strict=True):
+        for metrics in (row["metrics"], twin["metrics"]):
+            del metrics["seconds"]
+        assert row == twin
 
 
 # --- train ------------------------------------------------------------------------------------------
@@ -350,3 +387,34 @@ def test_training_goes_on_with_another_number_of_processes(tmp_path):
     together(tmp_path, 3, train_pair, checkpoint, 3)
     train_pair(checkpoint)
     assert load_file(checkpoint)["step"] == 6
+
+
+def test_the_command_line_trains_one_pair_that_loads(tmp_path):
+    words = ["train", "swissroll", "--steps", 2, "--fit-steps", 2, "--out", tmp_path / "pair"]
+    said = succeed(tmp_path, 2, command, *words)
+    assert set(said[1:]) == {""}
+    assert zoo.load(tmp_path / "pair").fitted is not None
+    assert not (tmp_path / "pair" / "checkpoint.safetensors").exists()
+
+
+def train_judge(checkpoint):
+    images = Images(
+        torch.randint(0, 256, (30, 3, 32, 32), dtype=torch.uint8, generator=seeded(7)),
+        torch.arange(30) % 10,
+        "noise",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Classifier(8)
+    with processes.process_group():
+        train_classifier(network, images, num_epochs=2, batch_size=10, checkpoint=checkpoint)
+        weights = torch.cat([p.detach().flatten() for p in network.parameters()])
+        assert all(torch.equal(other, weights) for other in processes.gathered([weights]))
+
+
+def test_processes_train_one_classifier(tmp_path):
+    for name in ("one", "other"):
+        succeed(tmp_path, 2, train_judge, tmp_path / f"{name}.safetensors")
+    assert (tmp_path / "one.safetensors").read_bytes() == (
+        tmp_path / "other.safetensors"
+    ).read_bytes()

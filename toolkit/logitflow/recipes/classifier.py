@@ -12,6 +12,7 @@ from logitflow.data import images
 from logitflow.metrics import Extractor, Judge, Reference, classifier_extractor, moments
 from logitflow.metrics.images import evaluate_features, look
 from logitflow.models.classifier import Classifier
+from logitflow.processes import is_first
 from logitflow.recipes.common import weights_from
 from logitflow.training.classifier import train_classifier
 
@@ -57,6 +58,8 @@ def train_cifar10_classifier(
         checkpoint=folder / "checkpoint.safetensors",
         callback=lambda epoch, loss: say(f"epoch {epoch}/{num_epochs}: loss {loss:.3f}"),
     )
+    if not is_first():
+        return  # the first process does the rest
     round_weights(network)
 
     extractor = classifier_extractor(network)

@@ -8,6 +8,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from logitflow import processes
 from logitflow.data.images import Images, from_bytes
 from logitflow.files import write_atomically
 from logitflow.progress import progress
@@ -38,7 +39,7 @@ def train_classifier(
         train: images with labels.
         num_epochs: passes through the images in all, those of an earlier, killed run included.
         seed: of the images' order, mirrors and shifts.
-        batch_size: images a step.
+        batch_size: images a step, of all processes: under `torchrun` each takes its part, for batch norm too.
         learning_rate: the highest.
         precision: the networks' arithmetic; float32 for full precision.
         checkpoint: a safetensors file, written after each epoch; where it is there already, training goes on
@@ -72,21 +73,23 @@ def train_classifier(
         for i in progress(range(steps_an_epoch), desc=f"epoch {epoch}/{num_epochs}", unit="step"):
             share = ((epoch - 1) * steps_an_epoch + i + 1) / (num_epochs * steps_an_epoch)
             which = order[i * batch_size : (i + 1) * batch_size]
-            x = augment(train.pixels[which], rng).to(device)
+            x = processes.part(augment(train.pixels[which], rng)).to(device)
+            labels = processes.part(train.labels[which]).to(device)
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                loss = F.cross_entropy(
-                    network(x), train.labels[which].to(device), label_smoothing=0.1
-                )
+                loss = F.cross_entropy(network(x), labels, label_smoothing=0.1)
             optimizer.param_groups[0]["lr"] = learning_rate * min(share / 0.2, (1 - share) / 0.8)
             optimizer.zero_grad()
             loss.backward()
+            processes.average([p.grad for p in network.parameters() if p.grad is not None])
             optimizer.step()
             total += float(loss.detach())
-        mean = total / steps_an_epoch
+        mean = sum(processes.gathered([total / steps_an_epoch])) / processes.world_size()
         if mean != mean:
             raise FloatingPointError(
                 f"epoch {epoch}: the loss is {mean}. Try a smaller learning_rate"
             )
+        if not processes.is_first():
+            continue
         if checkpoint is not None:
             write_atomically(checkpoint, _snapshot(epoch, network, optimizer))
         if callback is not None:

@@ -26,6 +26,7 @@ def add_train(subparsers: Any) -> None:
     below = parser.add_subparsers(dest="data", required=True, metavar="what")
     for name in recipes.DATA_SETS:
         _add_toy(below, name)
+    _add_pupil(below)
     _add_cifar10(below)
     _add_text(below)
     _add_classifier(below)
@@ -51,12 +52,23 @@ def _add_toy(subparsers: Any, name: str) -> None:
     parser.add_argument(
         "--seed", type=count, default=0, help="of the weights, the data and the latents"
     )
+
+
+def _add_pupil(subparsers: Any) -> None:
+    parser = add_command(
+        subparsers,
+        "pupil",
+        train_pupil,
+        "teach a narrow generator what a toy pair's generator does, and fit a discriminator to it",
+        "logitflow train pupil --out my-small-pair",
+    )
+    add_folder(parser, "the pair")
+    parser.add_argument("--teacher", default="25gaussians-wgan-gp", help="a pair of the zoo")
+    parser.add_argument("--width", type=count, default=64, help="of the hidden layers")
+    parser.add_argument("--steps", type=count, default=6_000, help="generator steps")
+    parser.add_argument("--fit-steps", type=count, default=8_000, help="discriminator steps")
     parser.add_argument(
-        "--widths",
-        type=count,
-        nargs=3,
-        metavar=("GENERATOR", "CRITIC", "FITTED"),
-        help="of the networks' hidden layers; not given: 128 128 256",
+        "--seed", type=count, default=0, help="of the weights, the data and the latents"
     )
 
 
@@ -123,16 +135,12 @@ def _add_classifier(subparsers: Any) -> None:
 def train_toy(options: argparse.Namespace) -> None:
     """Train a pair on a toy and picture its samples."""
     settings = {"steps": options.steps, "fit_steps": options.fit_steps, "seed": options.seed}
-    widths = {"widths": tuple(options.widths)} if options.widths else {}
-    if widths:
-        settings["widths"] = " ".join(map(str, options.widths))
     recipes.train_toy(
         options.data,
         options.out,
         num_steps=options.steps,
         fit_steps=options.fit_steps,
         seed=options.seed,
-        **widths,
         say=print,
         command=typed("train", options.data, **settings),
         hardware=hardware(),
@@ -141,6 +149,23 @@ def train_toy(options: argparse.Namespace) -> None:
         return
     picture = picture_of_toy(options.data, options.out)
     print(f"wrote {options.out} (the pair, its card) and {picture}")
+
+
+def train_pupil(options: argparse.Namespace) -> None:
+    """Teach a narrow generator a toy pair's samples."""
+    settings = {"width": options.width, "steps": options.steps, "fit_steps": options.fit_steps}
+    recipes.train_pupil(
+        options.teacher,
+        options.out,
+        width=options.width,
+        num_steps=options.steps,
+        fit_steps=options.fit_steps,
+        seed=options.seed,
+        say=print,
+        command=typed("train", "pupil", teacher=options.teacher, **settings, seed=options.seed),
+        hardware=hardware(),
+    )
+    print(f"wrote {options.out} (the pair and its card)")
 
 
 def train_cifar10(options: argparse.Namespace) -> None:

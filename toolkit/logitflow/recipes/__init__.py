@@ -3,6 +3,7 @@
 from logitflow.recipes.beyond import MODELS, train_beyond
 from logitflow.recipes.classifier import train_cifar10_classifier
 from logitflow.recipes.images import PRESETS, train_cifar10
+from logitflow.recipes.pupil import train_pupil
 from logitflow.recipes.text import PRESETS as TEXT_PRESETS
 from logitflow.recipes.text import train_text
 from logitflow.recipes.toys import DATA_SETS, Toy, networks, toy, train_toy
@@ -18,6 +19,7 @@ __all__ = [
     "train_beyond",
     "train_cifar10",
     "train_cifar10_classifier",
+    "train_pupil",
     "train_text",
     "train_toy",
 ]

@@ -49,7 +49,6 @@ def train_toy(
     num_steps: int,
     fit_steps: int,
     seed: int,
-    widths: tuple[int, int, int] = (128, 128, 256),
     say: Callable[[str], None] = lambda line: None,
     **card: Any,
 ) -> None:
@@ -66,7 +65,6 @@ def train_toy(
         num_steps: generator steps.
         fit_steps: steps of fitting the discriminator; 0 fits none.
         seed: of the initial weights, the data and the latents.
-        widths: of the three hidden layers of the generator, the critic and the fitted discriminator.
         say: is told how training goes, a line a checkpoint.
         card: what else the card should say, such as the command.
 
@@ -77,9 +75,8 @@ def train_toy(
     kind = toy(name)
     folder = Path(folder)
     prior = Uniform(-torch.ones(2), torch.ones(2))
-    hidden = [[width] * 3 for width in widths]
     generator, critic, fitted = networks(
-        seed, [2, *hidden[0], 2], [2, *hidden[1], 1], [2, *hidden[2], 1]
+        seed, [2, 128, 128, 128, 2], [2, 128, 128, 128, 1], [2, 256, 256, 256, 1]
     )
     checkpoint = folder / "checkpoint.safetensors"
 

@@ -56,11 +56,13 @@ export function unpackPair(pair) {
   return { ...pair, generator: unpackNetwork(pair.generator), logit: unpackNetwork(pair.logit) };
 }
 
-export function score(pair, z) {
+export function score(pair, z, slopes = true) {
   const n = z.length / 2;
   const g = forward(pair.generator, z, n), d = forward(pair.logit, g.at(-1), n);
+  const known = { z, x: g.at(-1), logits: d.at(-1) };
+  if (!slopes) return known;
   const slope = pullback(pair.logit, d, new Float64Array(n).fill(1), n);
-  return { z, x: g.at(-1), logits: d.at(-1), grad: pullback(pair.generator, g, slope, n) };
+  return { ...known, grad: pullback(pair.generator, g, slope, n) };
 }
 
 export function measure({ centers, std }, { x, logits }) { // high-quality points in each mode, and the logits' sum
@@ -121,12 +123,12 @@ export function transport(pair, state, { stepSize }) { // DOT: Adam with β = (0
 }
 
 export function metropolis(pair, state, settings, { proposal, share }) { // MH-GAN
-  const next = score(pair, proposal.map((u) => pair.low + (pair.high - pair.low) * u));
+  const next = score(pair, proposal.map((u) => pair.low + (pair.high - pair.low) * u), false);
   return select(next, state, (i) => share[i] < Math.exp(next.logits[i] - state.logits[i]));
 }
 
 export function steepest(pair, z) { // DOT's Lipschitz constant: the largest slope between two of the points
-  const { logits } = score(pair, z);
+  const { logits } = score(pair, z, false);
   let most = 0;
   for (let i = 0; i < logits.length; i++)
     for (let j = 0; j < i; j++) {

@@ -35,7 +35,8 @@ def export(pair: zoo.Pair) -> dict[str, Any]:
     """What the page needs of a pair on the 25 Gaussians, for JSON.
 
     Args:
-        pair: MLPs 2-…-2 and 2-…-1 with a fitted logit and a uniform prior on a square.
+        pair: MLPs 2-…-2 and 2-…-1 and a uniform prior on a square; the logit is the fitted discriminator's,
+            where there is one.
 
     Returns:
         Each network's sizes and weights (base64 of little-endian float32: a layer's weight, row by row, then
@@ -54,7 +55,7 @@ def export(pair: zoo.Pair) -> dict[str, Any]:
         )
     return {
         "generator": _layers(pair.generator, "generator"),
-        "logit": _layers(pair.fitted, "fitted logit"),
+        "logit": _layers(pair.fitted or pair.discriminator, "discriminator"),
         "low": float(prior.low[0]),
         "high": float(prior.high[0]),
         "centers": mixture.centers.tolist(),
@@ -71,8 +72,8 @@ def show_refinement(pair: str | Path = PAIR, **start: str | float) -> None:
             logStepSize (base 10), gamma, steps.
     """
     loaded, mixture = zoo.load(pair), twenty_five_gaussians()
-    data = {"pair": export(loaded), "start": start}  # or says what the page cannot show
-    target = LatentTarget(loaded.generator, loaded.networks["fitted"], loaded.prior)
+    logit = loaded.fitted or loaded.discriminator
+    target = LatentTarget(loaded.generator, logit, loaded.prior)
     z = priors.sample(loaded.prior, 2000, seeded_generator(0, 0))
     flow = gradient_flow(target, step_size=1e-4, gamma=0.1)
     after = run(flow, z, num_steps=50, generator=seeded_generator(0, 1)).z
@@ -83,7 +84,7 @@ def show_refinement(pair: str | Path = PAIR, **start: str | float) -> None:
         "A small generator's samples on the grid of 25 Gaussians, before refinement and after fifty steps of "
         "DGflow; more of the refined points lie on a mode."
     )
-    _show("refinementView", data, still, about)
+    _show("refinementView", {"pair": export(loaded), "start": start}, still, about)
 
 
 def show_density(still: Figure, about: str, **start: str | float) -> None:
@@ -97,7 +98,7 @@ def show_density(still: Figure, about: str, **start: str | float) -> None:
     _show("densityView", {"start": start}, still, about)
 
 
-def _layers(network: nn.Module | None, role: str) -> dict[str, Any]:
+def _layers(network: nn.Module, role: str) -> dict[str, Any]:
     if not isinstance(network, MLP) or network.settings["sizes"][0] != 2:
         raise ValueError(
             f"the page needs an MLP on the plane as {role}, not {type(network).__name__}"

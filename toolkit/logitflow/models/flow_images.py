@@ -28,8 +28,9 @@ class ImageFlow(nn.Module):
     each square has RealNVP's checkerboard mask, one that moves a row or a column its channel-wise mask.
     The linear maps take the place of its batch norms; `whiten` begins them.
 
-    A pixel of [−1, 1] is modelled through its logit, and samples may reach 1.1: clip them to show them. Under
-    autocast the networks alone are computed in half precision, so that inverses and densities stay exact.
+    A pixel of [−1, 1] is modelled through its logit, and the density reaches out to 1.1: `forward` clips its
+    images, `generate` does not. Under autocast the networks alone are computed in half precision, so that
+    inverses and densities stay exact.
 
     Args:
         size: height and width of the image, a multiple of 2 to the number of scales.
@@ -59,13 +60,13 @@ class ImageFlow(nn.Module):
         }
         halves = [HALVES[k % len(HALVES)] for k in range(num_couplings)]
         self.scales = nn.ModuleList(
-            nn.ModuleList(_Step(12 * 2**scale, width, half) for half in halves)
+            nn.ModuleList(Step(12 * 2**scale, width, half) for half in halves)
             for scale in range(num_scales)
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        """The images of latents, (N, 3, size, size) → (N, 3, size, size)."""
-        return self.generate(z)[0]
+        """The images of latents, clipped to [−1, 1]: (N, 3, size, size) → (N, 3, size, size)."""
+        return self.generate(z)[0].clamp(-1, 1)
 
     def generate(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The images and log |det ∂x/∂z|: (N, 3, size, size) → (N, 3, size, size) and (N,)."""
@@ -124,7 +125,7 @@ class ImageFlow(nn.Module):
         return _unsqueeze(y), log_det
 
 
-class _Step(nn.Module):
+class Step(nn.Module):
     """A coupling and, on the images' side of it, a linear map of the channels."""
 
     def __init__(self, channels: int, width: int, order: tuple[int, ...]) -> None:

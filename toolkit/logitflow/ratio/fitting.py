@@ -1,6 +1,7 @@
 """Fitting a discriminator to two fixed samplers, until its logit is their log density ratio."""
 
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -8,7 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from logitflow.data.toys import Sample
+from logitflow.files import write_atomically
 from logitflow.progress import progress
+from logitflow.target import unchanged
+from logitflow.training.checkpoints import restore, snapshot
 
 
 class FitRecord(NamedTuple):
@@ -32,6 +36,7 @@ def fit_log_ratio(
     learning_rate: float = 1e-3,
     num_held_out: int = 20_000,
     evaluate_every: int = 1000,
+    checkpoint: str | Path | None = None,
 ) -> FitRecord:
     r"""Train a discriminator, in place, against a fixed sampler until its logit is log p_real/p_fake.
 
@@ -51,12 +56,15 @@ def fit_log_ratio(
         learning_rate: Adam's at the start.
         num_held_out: samples of each kind to judge by.
         evaluate_every: steps between judgements.
+        checkpoint: a safetensors file, written at each judgement. Where it is there already, a fit that begins
+            with the generator in the same state goes on from it, bit for bit on the CPU; its record tells
+            of the judgements since.
 
     Returns:
         The record of held-out losses and the final mean of exp(d).
 
     Raises:
-        ValueError: a number is below 1.
+        ValueError: a number is below 1, or the checkpoint is of other networks, or damaged.
         FloatingPointError: the held-out loss is not finite.
     """
     if min(num_steps, batch_size, num_held_out, evaluate_every) < 1:
@@ -64,22 +72,27 @@ def fit_log_ratio(
             "num_steps, batch_size, num_held_out and evaluate_every must be at least 1"
         )
     optimizer = torch.optim.Adam(discriminator.parameters(), learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
     average = torch.optim.swa_utils.AveragedModel(discriminator)
     with torch.no_grad():
         held_real, held_fake = (
             sample(num_held_out, generator) for sample in (sample_real, sample_fake)
         )
 
-    @torch.no_grad()
     def held_out_loss(network: nn.Module) -> float:
-        value = float(cross_entropy(network(held_real), network(held_fake)))
+        with unchanged(network), torch.no_grad():  # spectral norms, too, stay as they are
+            value = float(cross_entropy(network(held_real), network(held_fake)))
         if not math.isfinite(value):
             raise FloatingPointError("the held-out loss is not finite: try a smaller learning_rate")
         return value
 
     record = FitRecord([], [], math.nan)
-    for k in progress(range(1, num_steps + 1), desc="fit", unit="step"):
+    networks = {"fit": discriminator, "average": average}
+    optimizers = {"fit": optimizer}
+    begun = checkpoint is not None and Path(checkpoint).exists()
+    done = restore(checkpoint, networks, optimizers, generator) if begun else 0
+    for k in progress(range(done + 1, num_steps + 1), desc="fit", unit="step"):
+        falling = (1 + math.cos(math.pi * (k - 1) / num_steps)) / 2
+        optimizer.param_groups[0]["lr"] = learning_rate * falling
         with torch.no_grad():
             real, fake = sample_real(batch_size, generator), sample_fake(batch_size, generator)
         loss = cross_entropy(discriminator(real), discriminator(fake))
@@ -87,17 +100,26 @@ def fit_log_ratio(
         loss.backward()
         optimizer.step()
         torch.clear_autocast_cache()  # under a caller's autocast: copies of the weights before the step
-        schedule.step()
         if 2 * k > num_steps:
             average.update_parameters(discriminator)
         if k % evaluate_every == 0 or k == num_steps:
             record.steps.append(k)
             record.losses.append(held_out_loss(discriminator))
+            if checkpoint is not None:
+                state = snapshot(k, networks, optimizers, [generator.get_state()])
+                write_atomically(checkpoint, state)
+    if not record.losses:  # the checkpoint was of the last step
+        record.steps.append(done)
+        record.losses.append(held_out_loss(discriminator))
+    for mean, now in zip(average.module.buffers(), discriminator.buffers(), strict=True):
+        mean.copy_(
+            now
+        )  # what is no weight was not averaged: spectral norms' vectors, batch norms' moments
     averaged_loss = held_out_loss(average.module)
     if averaged_loss <= record.losses[-1]:
         discriminator.load_state_dict(average.module.state_dict())
         record.losses[-1] = averaged_loss
-    with torch.no_grad():
+    with unchanged(discriminator), torch.no_grad():
         ratio = discriminator(held_fake).double().exp().mean()
     return record._replace(mean_ratio=float(ratio))
 

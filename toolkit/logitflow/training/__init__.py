@@ -2,13 +2,14 @@
 
 from logitflow.training.classifier import accuracy, train_classifier
 from logitflow.training.gan import LOSSES, Loss, gradient_penalty, train_gan
-from logitflow.training.likelihood import elbo, gaussian_kl, train_likelihood
+from logitflow.training.likelihood import dequantised, elbo, gaussian_kl, train_likelihood
 from logitflow.training.mmd import mmd_squared, train_mmd_gan, witness_penalty
 
 __all__ = [
     "LOSSES",
     "Loss",
     "accuracy",
+    "dequantised",
     "elbo",
     "gaussian_kl",
     "gradient_penalty",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from logitflow.data.toys import Sample
-from logitflow.models.vae import GaussianDecoder
+from logitflow.models.vae import GaussianDecoder, ImageDecoder
 from logitflow.progress import progress
 from logitflow.training.checkpoints import descend, keep, own_batch, own_stream, restore
 
@@ -19,7 +19,10 @@ def gaussian_kl(mean: Tensor, log_std: Tensor) -> Tensor:
 
 
 def elbo(
-    encoder: nn.Module, decoder: GaussianDecoder, x: Tensor, generator: torch.Generator
+    encoder: nn.Module,
+    decoder: GaussianDecoder | ImageDecoder,
+    x: Tensor,
+    generator: torch.Generator,
 ) -> Tensor:
     r"""The evidence lower bound of log p(x) in nats, with one code drawn a sample: (N, …) → (N,).
 
@@ -40,6 +43,15 @@ def elbo(
     return log_likelihood - gaussian_kl(mean, log_std)
 
 
+def dequantised(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Images of whole grey levels in [−1, 1], each value moved by half a level at most: of the same shape.
+
+    A density fitted to whole levels would grow without bound there (Theis et al. 2016, section 3.1).
+    """
+    noise = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    return x + (noise - 0.5) / 127.5
+
+
 def train_likelihood(
     log_likelihood: Callable[[Tensor, torch.Generator], Tensor],
     networks: dict[str, nn.Module],
@@ -50,6 +62,7 @@ def train_likelihood(
     batch_size: int = 256,
     learning_rate: float = 1e-3,
     longest_gradient: float = math.inf,
+    precision: torch.dtype = torch.float32,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 1000,
     callback: Callable[[int, float], None] | None = None,
@@ -68,6 +81,7 @@ def train_likelihood(
         batch_size: samples a step, of all processes.
         learning_rate: Adam's at the start; it falls to zero as a cosine.
         longest_gradient: a longer one is shortened to this; a flow's likelihood has cliffs.
+        precision: bfloat16 runs the networks in mixed precision; their weights stay as they are.
         checkpoint: a safetensors file, written every `checkpoint_every` steps; where it is there already,
             training goes on from it, bit for bit on the CPU.
         checkpoint_every: steps between checkpoints.
@@ -82,11 +96,14 @@ def train_likelihood(
     batch_size = own_batch(batch_size)
     optimizer = torch.optim.Adam(parameters, learning_rate)
     optimizers = {"all": optimizer}
+    mixed = torch.autocast(rng.device.type, precision, enabled=precision != torch.float32)
     done = restore(checkpoint, networks, optimizers, rng)
     for k in progress(range(done + 1, num_steps + 1), desc="train", unit="step"):
         falling = (1 + math.cos(math.pi * (k - 1) / num_steps)) / 2
         optimizer.param_groups[0]["lr"] = learning_rate * falling
-        loss = -log_likelihood(sample_real(batch_size, rng), rng).mean()
+        real = sample_real(batch_size, rng)
+        with mixed:
+            loss = -log_likelihood(real, rng).mean()
         descend(optimizer, loss, longest_gradient)
         if k % checkpoint_every == 0 or k == num_steps:
             keep(k, loss, networks, optimizers, rng, checkpoint, callback)

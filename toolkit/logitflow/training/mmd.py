@@ -10,7 +10,9 @@ from torch.distributions import Distribution
 from logitflow import priors
 from logitflow.data.toys import Sample
 from logitflow.progress import progress
+from logitflow.target import Network
 from logitflow.training.checkpoints import descend, keep, own_batch, own_stream, restore
+from logitflow.training.gan import follow
 
 
 def rational_quadratic(a: Tensor, b: Tensor) -> Tensor:
@@ -52,7 +54,7 @@ def mmd_squared(
 
 
 def witness_penalty(
-    critic: nn.Module, real: Tensor, fake: Tensor, generator: torch.Generator
+    critic: Network, real: Tensor, fake: Tensor, generator: torch.Generator
 ) -> Tensor:
     """The mean of (‖∇f(x̂)‖ − 1)² at random points between pairs (Bińkowski et al. 2018), a scalar.
 
@@ -81,6 +83,9 @@ def train_mmd_gan(
     batch_size: int = 128,
     learning_rate: float = 5e-4,
     critic_steps: int = 5,
+    average: nn.Module | None = None,
+    average_decay: float = 0.999,
+    precision: torch.dtype = torch.float32,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 1000,
     callback: Callable[[int, float], None] | None = None,
@@ -97,11 +102,14 @@ def train_mmd_gan(
         sample_real: draws real samples.
         prior: the distribution of latents.
         num_steps: generator steps in all, those of an earlier, killed run included.
-        penalty: the weight of `witness_penalty`.
+        penalty: the weight of `witness_penalty`; 0 where spectral norms bound the critic's slope.
         seed: of the data, the latents and the penalty's random points.
         batch_size: samples a step, of all processes.
         learning_rate: Adam's, falling linearly to zero.
         critic_steps: critic steps a generator step.
+        average: as in `train_gan`, a copy of the generator to be made its weights' moving average.
+        average_decay: what the average keeps of itself at each step.
+        precision: bfloat16 runs the networks in mixed precision; weights and kernels stay as they are.
         checkpoint: a safetensors file, written every `checkpoint_every` steps; where it is there already,
             training goes on from it, bit for bit on the CPU.
         checkpoint_every: generator steps between checkpoints.
@@ -118,6 +126,19 @@ def train_mmd_gan(
         name: torch.optim.Adam(network.parameters(), learning_rate, (0.5, 0.9))
         for name, network in networks.items()
     }
+    if average is not None:
+        networks["average"] = average
+    mixed = torch.autocast(rng.device.type, precision, enabled=precision != torch.float32)
+
+    def generate() -> Tensor:
+        z = priors.sample(prior, batch_size, rng)
+        with mixed:
+            return generator(z).to(z.dtype)
+
+    def features(x: Tensor) -> Tensor:
+        with mixed:
+            return critic(x).to(x.dtype)
+
     done = restore(checkpoint, networks, optimizers, rng)
     for k in progress(range(done + 1, num_steps + 1), desc="train", unit="step"):
         for optimizer in optimizers.values():
@@ -125,15 +146,15 @@ def train_mmd_gan(
         for _ in range(critic_steps):
             real = sample_real(batch_size, rng)
             with torch.no_grad():
-                fake = generator(priors.sample(prior, batch_size, rng))
-            discrepancy = mmd_squared(critic(real), critic(fake))
-            slope = witness_penalty(critic, real, fake, rng)
-            descend(optimizers["critic"], penalty * slope - discrepancy)
-        real, fake = (
-            sample_real(batch_size, rng),
-            generator(priors.sample(prior, batch_size, rng)),
-        )
-        discrepancy = mmd_squared(critic(real), critic(fake))
+                fake = generate()
+            critic_loss = -mmd_squared(features(real), features(fake))
+            if penalty:
+                critic_loss = critic_loss + penalty * witness_penalty(features, real, fake, rng)
+            descend(optimizers["critic"], critic_loss)
+        real, fake = sample_real(batch_size, rng), generate()
+        discrepancy = mmd_squared(features(real), features(fake))
         descend(optimizers["generator"], discrepancy)
+        if average is not None:
+            follow(average, generator, min(average_decay, k / (k + 10)))
         if k % checkpoint_every == 0 or k == num_steps:
             keep(k, discrepancy, networks, optimizers, rng, checkpoint, callback)

@@ -45,7 +45,7 @@ class Pair(NamedTuple):
 
     generator: nn.Module
     # as trained: a WGAN's critic, or a discriminator before the sigmoid; for a model that has none, a GAN's
-    # fitted logit with the model's corrector (`logitflow.ratio.corrected`)
+    # logit with the model's corrector (`logitflow.ratio.corrected`)
     discriminator: nn.Module
     prior: Distribution
     card: dict[str, Any]
@@ -109,25 +109,28 @@ def to_device(pair: Pair, device: torch.device) -> Pair:
     return pair._replace(prior=type(pair.prior)(**moved))
 
 
-def gan_of(name: str) -> dict[str, str]:
-    """A card's entry for the GAN whose fitted logit a corrector was made for, and that file's sha256."""
-    return {"name": name, "sha256": read_card(_card_path(name))["networks"]["fitted"]["sha256"]}
+def gan_of(name: str, logit: str = "fitted") -> dict[str, str]:
+    """A card's entry for the GAN whose logit a corrector was made for: its role, and that file's sha256."""
+    checksum = read_card(_card_path(name))["networks"][logit]["sha256"]
+    return {"name": name, "logit": logit, "sha256": checksum}
 
 
 def _corrected_logit(card: dict[str, Any], path: Path) -> nn.Module:
-    """The fitted logit of the GAN that the card names."""
+    """The logit of the GAN that the card names; a fitted one where it does not say."""
     entry = card.get("gan")
     if not isinstance(entry, dict) or entry.get("name") not in names():
         raise ValueError(
             f"{path} has a corrector, but names no GAN of the zoo whose logit it corrects"
         )
-    gan = load(entry["name"])
-    if gan.fitted is None or gan_of(entry["name"]) != entry:
+    entry = {"logit": "fitted", **entry}
+    networks, role = load(entry["name"]).networks, entry["logit"]
+    known = role in networks and role in ("discriminator", "fitted")
+    if not known or gan_of(entry["name"], role) != entry:
         raise ValueError(
-            f"{path} corrects another fitted discriminator of {entry['name']} than the zoo's: fit the "
+            f"{path} corrects another {role} discriminator of {entry['name']} than the zoo's: fit the "
             "corrector anew with `logitflow train`"
         )
-    return gan.fitted
+    return networks[role]
 
 
 def save(

@@ -101,6 +101,8 @@ def fit_copy(
     num_steps: int,
     generator: torch.Generator,
     say: Callable[[str], None],
+    role: str = "fitted",
+    checkpoint: Path | None = None,
 ) -> tuple[nn.Module, dict[str, float]]:
     """Fit a copy of the trained discriminator to the finished generator, in bfloat16.
 
@@ -113,6 +115,8 @@ def fit_copy(
         num_steps: steps of fitting.
         generator: the source of all randomness, on the networks' device.
         say: is told how well the copy fits.
+        role: of the copy, for what is said and the figures' names.
+        checkpoint: as in `fit_log_ratio`.
 
     Returns:
         The copy, and its figures for the card.
@@ -128,5 +132,7 @@ def fit_copy(
             batch_size=64,
             learning_rate=2e-4,
             num_held_out=1000,
+            evaluate_every=250,
+            checkpoint=checkpoint,
         )
-    return fitted, told("fitted", record, say)
+    return fitted, told(role, record, say)

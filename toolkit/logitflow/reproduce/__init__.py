@@ -7,6 +7,7 @@ from logitflow.reproduce.beyond import (
     logits_of,
     reproduce_beyond,
 )
+from logitflow.reproduce.beyond_images import beyond_image_rows, beyond_image_tables, open_model_lab
 from logitflow.reproduce.common import Counted, Row, hardware, summarise
 from logitflow.reproduce.images import reproduce_images
 from logitflow.reproduce.settings import curve_rows, image_rows, text_curve_rows, text_rows
@@ -17,6 +18,8 @@ __all__ = [
     "Counted",
     "Identity",
     "Row",
+    "beyond_image_rows",
+    "beyond_image_tables",
     "beyond_rows",
     "check_identity",
     "curve_rows",
@@ -24,6 +27,7 @@ __all__ = [
     "image_rows",
     "logits_of",
     "measure",
+    "open_model_lab",
     "reproduce",
     "reproduce_beyond",
     "reproduce_images",

@@ -8,7 +8,7 @@ import torch
 from laws import normal_prior
 from safetensors.torch import load_file, save_file
 
-from logitflow import cli_train, commands, recipes, zoo
+from logitflow import cli_train, commands, commands_refine, recipes, zoo
 from logitflow.cli import build_parser, main
 from logitflow.models import DCGANDiscriminator, DCGANGenerator
 
@@ -75,11 +75,11 @@ def test_a_fitted_discriminator_that_is_not_there_is_asked_for_in_vain(pair, tmp
 
 def test_defaults_of_points_are_what_they_were():
     options = build_parser().parse_args(["refine", "25gaussians-wgan-gp", "--out", "x"])
-    commands._fill_in(options, "points")
+    commands_refine._fill_in(options, "points")
     assert (options.steps, options.num_samples, options.batch_size) == (100, 10_000, 2000)
     assert (options.step_size, options.gamma) == (1e-3, 0.01)
     options.method, options.step_size = "dot", None
-    commands._fill_in(options, "images")
+    commands_refine._fill_in(options, "images")
     assert options.step_size is None  # DOT's own
 
 

@@ -155,6 +155,15 @@ def test_any_number_of_processes_makes_the_same_samples(tmp_path, number, by_one
     assert set(said[1:]) <= {""}  # the first alone prints
 
 
+def test_a_sample_depends_on_the_seed_and_its_number_alone(tmp_path, by_one):
+    """Of two runs with batches of the same size, the shorter has the first samples of the longer."""
+    shorter = [word if word != "50" else "30" for word in WORDS]
+    assert cli.main([*shorter, str(tmp_path)]) == 0
+    few, many = (load_file(folder / "samples.safetensors") for folder in (tmp_path, by_one))
+    assert torch.equal(few["x"], many["x"][:30])
+    assert torch.equal(few["z"], many["z"][:30])
+
+
 def test_in_data_space_too(tmp_path):
     words = [*WORDS, tmp_path / "one", "--space", "data"]
     assert cli.main([str(word) for word in words]) == 0

@@ -12,6 +12,7 @@ from logitflow import __version__, commands, zoo
 from logitflow.cli_bench import add_bench
 from logitflow.cli_options import add_command, add_device, count, number
 from logitflow.cli_train import add_train
+from logitflow.commands_refine import REFINE_DEFAULTS, refine
 from logitflow.divergences import DIVERGENCES
 from logitflow.processes import is_first, process_group
 from logitflow.recipes import DATA_SETS
@@ -71,7 +72,7 @@ def _add_refine(subparsers: Any) -> None:
     parser = add_command(
         subparsers,
         "refine",
-        commands.refine,
+        refine,
         "draw samples from a pair's generator and refine them with its discriminator",
         "logitflow refine 25gaussians-wgan-gp --method dgflow --divergence kl --steps 100 --out refined",
     )
@@ -106,7 +107,7 @@ def _add_refine(subparsers: Any) -> None:
         ("num-samples", "how many samples"),
         ("batch-size", "points moved together"),
     ):
-        points, others = commands.REFINE_DEFAULTS[name.replace("-", "_")]
+        points, others = REFINE_DEFAULTS[name.replace("-", "_")]
         parser.add_argument(
             f"--{name}",
             type=count,

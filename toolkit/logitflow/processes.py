@@ -46,6 +46,11 @@ def is_first() -> bool:
     return rank() == 0
 
 
+def is_silent() -> bool:
+    """Whether another process shows progress in this one's place, also in what each does alone."""
+    return dist.is_available() and dist.is_initialized() and dist.get_rank() > 0
+
+
 def _together() -> bool:
     return dist.is_available() and dist.is_initialized() and not _ALONE.get()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from logitflow.processes import is_first
+from logitflow.processes import is_silent
 
 
 def progress(iterable: Iterable[Any] | None = None, **settings: Any) -> tqdm:
@@ -15,5 +15,5 @@ def progress(iterable: Iterable[Any] | None = None, **settings: Any) -> tqdm:
     Of several processes the first shows how far its own share has come.
     """
     # The notebook's bar does not read TQDM_DISABLE by itself.
-    disable = bool(os.environ.get("TQDM_DISABLE")) or not is_first()
+    disable = bool(os.environ.get("TQDM_DISABLE")) or is_silent()
     return tqdm(iterable, delay=2, leave=False, disable=disable, **settings)

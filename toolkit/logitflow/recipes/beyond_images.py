@@ -64,7 +64,7 @@ def _flow(at: torch.device, data: images.Images) -> Model:
         networks,
         batch_size=32,
         learning_rate=1e-3,
-        longest_gradient=500.0,  # ten times the usual one
+        longest_gradient=1000.0,  # a guard: of thousands of pixels a gradient is long
     )
     return Model(networks, _standard_normal(at, 3, 32, 32), train)
 
@@ -86,15 +86,15 @@ def _mmd_gan(at: torch.device, data: images.Images) -> Model:
 
 
 IMAGE_MODELS = {
-    "vae": ImageModel(_vae, 5000),
+    "vae": ImageModel(_vae, 4000),
     "flow": ImageModel(_flow, 5000),
-    "mmd-gan": ImageModel(_mmd_gan, 4000),
+    "mmd-gan": ImageModel(_mmd_gan, 2000),
 }
 """The models that `train_beyond_images` knows, with their steps for half an hour or so of one core.
 
 :meta hide-value:
 """
-FIT_STEPS = 1000
+FIT_STEPS = 500
 """Of each of a model's two logits."""
 
 

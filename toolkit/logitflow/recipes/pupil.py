@@ -70,6 +70,7 @@ def train_pupil(
         num_steps=fit_steps,
         generator=seeded_generator(seed, 3),
         learning_rate=2e-3,
+        num_held_out=5000,
     )
     figures |= told("discriminator", record, say)
     roles: dict[str, nn.Module] = {"generator": generator, "discriminator": discriminator}

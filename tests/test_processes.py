@@ -37,9 +37,9 @@ SIZES = {"num_samples": 80, "num_steps": 2, "batch_size": 10, "seed": 5}
 
 # Processes are forked from one that has imported what they need: each is there in a moment.
 FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(
-    ["torch._dynamo", "torchmetrics.image.fid", "torchmetrics.image.kid", "logitflow.cli"]
-)
+IMPORTS = ["pytest", "hypothesis", "scipy.stats", "torch._dynamo", "logitflow.cli"]
+IMPORTS += ["torchmetrics.image.fid", "torchmetrics.image.kid", "torchmetrics.image.inception"]
+FORK.set_forkserver_preload(IMPORTS)
 
 
 def start(rank, world_size, port, log, work, arguments):

@@ -220,7 +220,7 @@ def test_torchrun_itself(tmp_path, by_one):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
     )
     assert launched.returncode == 0, launched.stderr
     assert launched.stdout.count("wrote") == 1

@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from logitflow.models import (
     DCGANDiscriminator,
@@ -12,7 +13,7 @@ from logitflow.models import (
     ResNetDiscriminator,
     ResNetGenerator,
 )
-from logitflow.models.classifier import Classifier
+from logitflow.models.classifier import Classifier, whiten
 from logitflow.models.spectral import largest_singular_values
 
 GENERATORS = [DCGANGenerator, ResNetGenerator]
@@ -60,6 +61,28 @@ def test_the_classifier_gives_features_and_classes(device):
     assert network(x).device.type == device
     if device == "cpu":
         assert torch.equal(network.head(network.features(x)), network(x))
+
+
+def test_whitened_patches_are_uncorrelated_and_stay_so():
+    network = Classifier(4)
+    rng = torch.Generator().manual_seed(0)
+    x = F.avg_pool2d(
+        torch.randn(200, 3, 34, 34, generator=rng), 3, stride=1
+    )  # neighbours are alike
+    whiten(network, x)
+    y = F.conv2d(x, network.whiten.weight).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(y[12:], -y[:12])
+    covariance = torch.cov(y[:12]).double()
+    assert (covariance - covariance.diag().diag()).abs().max() < 1e-3
+    assert (covariance.diag() > 0.5).all()
+    assert (covariance.diag() < 1 + 1e-3).all()
+    assert not network.whiten.weight.requires_grad
+
+
+def test_a_classifiers_convolutions_begin_by_copying():
+    layer = next(m for m in Classifier(4).body if isinstance(m, nn.Conv2d) and m.in_channels == 8)
+    x = torch.randn(2, 8, 5, 5, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(layer(x), x)
 
 
 @pytest.mark.parametrize("kind", GENERATORS + DISCRIMINATORS)

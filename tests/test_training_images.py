@@ -323,7 +323,7 @@ def test_the_classifier_learns_light_from_dark():
     labels = torch.arange(40) % 2
     pixels = (labels * 200)[:, None, None, None].expand(-1, 3, 32, 32).to(torch.uint8)
     data, network = Images(pixels, labels, ""), small_classifier()
-    train_classifier(network, data, num_epochs=6, batch_size=20, learning_rate=0.1)
+    train_classifier(network, data, num_epochs=12, batch_size=20, learning_rate=0.02)
     assert accuracy(network, data) == 1
 
 
@@ -336,23 +336,23 @@ def test_images_that_teach_nothing_are_refused():
 
 
 def test_augmenting_mirrors_and_shifts_and_no_more():
-    """Every result is one of 2·9·9 crops of the image or its mirror, reflected at the border by 4 pixels."""
+    """Every result is one of 2·5·5 crops of the image or its mirror, reflected at the border by 2 pixels."""
     n = 400
     picture = torch.randint(0, 256, (1, 3, 11, 12), dtype=torch.uint8, generator=seeded())
     x = augment(picture.expand(n, -1, -1, -1), seeded(1))
-    rows = [4, 3, 2, 1, *range(11), 9, 8, 7, 6]
-    columns = [4, 3, 2, 1, *range(12), 10, 9, 8, 7]
+    rows = [2, 1, *range(11), 9, 8]
+    columns = [2, 1, *range(12), 10, 9]
     seen = set()
-    for top, left, mirrored in itertools.product(range(9), range(9), (False, True)):
+    for top, left, mirrored in itertools.product(range(5), range(5), (False, True)):
         whole = picture.flip(3) if mirrored else picture
         crop = whole[:, :, rows][..., columns][:, :, top : top + 11, left : left + 12]
         same = (x == from_bytes(crop)).flatten(1).all(1)
         seen |= {(top, left, mirrored, int(i)) for i in same.nonzero()}
     assert len(seen) == n
     assert abs(sum(mirrored for *_, mirrored, _ in seen) - n / 2) < 5 * (n / 4) ** 0.5
-    for axis in (0, 1):  # each of nine shifts about as often
-        counts = torch.bincount(torch.tensor([s[axis] for s in seen]), minlength=9)
-        assert ((counts - n / 9).abs() < 5 * (n * (1 / 9) * (8 / 9)) ** 0.5).all()
+    for axis in (0, 1):  # each of five shifts about as often
+        counts = torch.bincount(torch.tensor([s[axis] for s in seen]), minlength=5)
+        assert ((counts - n / 5).abs() < 5 * (n * (1 / 5) * (4 / 5)) ** 0.5).all()
 
 
 def test_accuracy_is_the_share_of_right_answers():

@@ -15,6 +15,7 @@ from logitflow.data.images import Images, cifar10, from_bytes
 from logitflow.models import MLP
 from logitflow.models.classifier import Classifier
 from logitflow.recipes import train_cifar10_classifier
+from logitflow.recipes.classifier import calibrate_head
 from logitflow.training.classifier import accuracy
 
 LATENTS = torch.linspace(-0.9, 0.9, 8).view(4, 2)
@@ -158,7 +159,7 @@ def test_what_a_card_cannot_describe(folder, tmp_path):
 def test_shipped_pairs_load_and_match_their_cards(name):
     pair = zoo.load(name)
     x = pair.generator(pair.prior.mean[None])
-    assert x.shape in ((1, 2), (1, 3, 32, 32))
+    assert x.shape in ((1, 2), (1, 3, 32, 32), (1, 32, 96))
     assert pair.discriminator(x).numel() == 1
     assert pair.card["command"].startswith("logitflow train")
     assert {"seed", "figures", "hardware", "data"} <= set(pair.card)
@@ -272,13 +273,30 @@ def test_training_a_classifier_resumes_and_writes_what_loads(tmp_path, monkeypat
     assert half["reference"] == reference.name
     judge = metrics.Judge(metrics.classifier_extractor(network), reference)
     again = metrics.evaluate_images(from_bytes(made["test"].pixels[20:]), judge)
-    # the covariance was rounded to single precision and the features to half since
-    assert again["frechet_distance"] == pytest.approx(half["frechet_distance"], rel=1e-4)
+    # rounded to single precision since, and 20 images' covariance is singular: its root has half the digits
+    assert again["frechet_distance"] == pytest.approx(half["frechet_distance"], rel=1e-3)
     assert again["class_counts"] == half["class_counts"]
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.*")}
     train_cifar10_classifier(tmp_path, num_epochs=1, seed=1, say=said.append, command="none")
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.*")} == before
     assert sum(line.startswith("epoch") for line in said) == 1
+
+
+def test_a_head_is_scaled_until_its_probabilities_are_true():
+    """Labels drawn from the probabilities at a known temperature; its estimate's error is from their number."""
+    rng, true, n = torch.Generator().manual_seed(0), 0.4, 20_000
+    head = torch.nn.Linear(6, 10)
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(10, 6, generator=rng))
+        logits = head(torch.randn(n, 6, generator=rng))
+        p = (logits / true).softmax(1)
+        labels = torch.multinomial(p, 1, generator=rng).squeeze(1)
+        before = head.weight.clone()
+        temperature = calibrate_head(head, logits, labels)
+        # the Fisher information of 1/temperature is the variance of the label's logit
+        variance = ((p * logits**2).sum(1) - (p * logits).sum(1) ** 2).mean()
+        assert abs(1 / temperature - 1 / true) < 4 / math.sqrt(n * variance)
+    torch.testing.assert_close(head.weight * temperature, before)
 
 
 def test_the_shipped_classifier_and_its_card():
@@ -295,7 +313,6 @@ def test_the_shipped_classifier_and_its_card():
     assert reference.features.shape == (5000, network.head.in_features)
 
 
-@pytest.mark.xfail(reason="15 epochs gave 88%: the goal of 90% needs a longer run", strict=True)
 def test_the_shipped_classifier_is_right_nine_times_in_ten():
     assert zoo.load_classifier().card["figures"]["accuracy"] >= 0.9
 

@@ -1,57 +1,78 @@
 """A small classifier of CIFAR-10, which judges images without any download."""
 
+import torch
 from torch import Tensor, nn
 
 
 class Classifier(nn.Module):
-    """A residual network of nine layers for images of 32×32 pixels and ten classes.
+    """A convolutional network of seven layers for images of 32×32 pixels and ten classes.
+
+    Pooling comes before normalisation, so that there are four times fewer numbers to normalise, and a
+    convolution begins by copying its input (both after Jordan 2024, "94% on CIFAR-10 in 3.29 seconds").
 
     Args:
-        width: channels of the first layer; the features are 8·width numbers.
+        width: channels of the narrowest block; the features are 8·width numbers.
     """
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         self.settings = {"width": width}
+        self.whiten = nn.Conv2d(3, 24, 2)  # (N, 24, 31, 31); `whiten` sets it
         self.body = nn.Sequential(
-            *_layer(3, width),  # (N, width, 32, 32)
-            *_layer(width, 2 * width),
-            nn.MaxPool2d(2),  # (N, 2·width, 16, 16)
-            Residual(2 * width),
-            *_layer(2 * width, 4 * width),
-            nn.MaxPool2d(2),  # (N, 4·width, 8, 8)
-            *_layer(4 * width, 8 * width),
-            nn.MaxPool2d(2),  # (N, 8·width, 4, 4)
-            Residual(8 * width),
-            nn.AdaptiveAvgPool2d(1),
+            nn.GELU(),
+            *_block(24, 2 * width),  # (N, 2·width, 15, 15)
+            *_block(2 * width, 4 * width),  # (N, 4·width, 7, 7)
+            *_block(4 * width, 8 * width),  # (N, 8·width, 3, 3)
+            nn.AdaptiveMaxPool2d(1),
             nn.Flatten(),
         )
         self.head = nn.Linear(8 * width, 10)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the last layer sees: (N, 3, 32, 32) in [−1, 1] → (N, 8·width)."""
-        return self.body(x)
+        """What the last layer sees: (N, 3, 32, 32) in [−1, 1] → (N, 8·width).
+
+        In eval mode the mean over the image and its mirror image, which show the same.
+        """
+        seen = self.body(self.whiten(x))
+        return seen if self.training else (seen + self.body(self.whiten(x.flip(3)))) / 2
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, 32, 32) in [−1, 1] → the classes' unnormalised log probabilities (N, 10)."""
         return self.head(self.features(x))
 
 
-class Residual(nn.Module):
-    """x + two layers of x: (N, c, s, s) → (N, c, s, s)."""
+@torch.no_grad()
+def whiten(network: Classifier, x: Tensor) -> None:
+    """Set the first layer to uncorrelated combinations of neighbouring pixels, in place and for good.
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*_layer(channels, channels), *_layer(channels, channels))
+    There are twelve, of variance one, and their negatives. A network would otherwise spend its first epochs on
+    finding out that neighbouring pixels are alike (after Jordan 2024).
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, c, s, s) → (N, c, s, s)."""
-        return x + self.layers(x)
+    Args:
+        network: the classifier.
+        x: images (N, 3, 32, 32) in [−1, 1] to take the patches of 2×2 pixels from.
+    """
+    patches = x.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, 12).double()
+    variances, directions = torch.linalg.eigh(torch.cov(patches.T))
+    filters = (directions / (variances + 1e-3).sqrt()).T.reshape(12, 3, 2, 2)
+    network.whiten.weight.copy_(torch.cat([filters, -filters]))
+    network.whiten.weight.requires_grad_(False)
 
 
-def _layer(channels_in: int, channels_out: int) -> list[nn.Module]:
+def _block(channels_in: int, channels_out: int) -> list[nn.Module]:
     return [
-        nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
+        _convolution(channels_in, channels_out),
+        nn.MaxPool2d(2),
         nn.BatchNorm2d(channels_out),
-        nn.ReLU(),
+        nn.GELU(),
+        _convolution(channels_out, channels_out),
+        nn.BatchNorm2d(channels_out),
+        nn.GELU(),
     ]
+
+
+def _convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
+    layer = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+    with torch.no_grad():
+        nn.init.dirac_(layer.weight[: min(channels_in, channels_out)])
+    return layer

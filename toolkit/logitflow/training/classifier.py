@@ -24,15 +24,16 @@ def train_classifier(
     num_epochs: int,
     seed: int = 0,
     batch_size: int = 256,
-    learning_rate: float = 0.3,
+    learning_rate: float = 0.2,
     precision: torch.dtype = torch.bfloat16,
     checkpoint: str | Path | None = None,
     callback: Callable[[int, float], None] | None = None,
 ) -> None:
-    """Train a classifier in place, on mirrored and shifted images (as in He et al. 2016, section 4.2).
+    """Train a classifier in place, on mirrored and slightly shifted images.
 
-    Nesterov's SGD with momentum 0.9 and weight decay 5e-4; the learning rate rises over the first fifth of the
-    steps and falls to zero over the rest; labels are smoothed by 0.1.
+    Nesterov's SGD with momentum 0.9 and weight decay 1e-3; the learning rate rises over the first fifth of the
+    steps and falls to zero over the rest; labels are smoothed by 0.1. The shifts that normalisation adds learn
+    64 times faster than the rest (Jordan 2024).
 
     Args:
         network: maps images in [−1, 1] to the classes' unnormalised log probabilities.
@@ -58,9 +59,7 @@ def train_classifier(
     if train.labels.min() < 0:
         raise ValueError(f"{train.source} has images without labels: a classifier needs them all")
     device = next(network.parameters()).device
-    optimizer = torch.optim.SGD(
-        network.parameters(), learning_rate, momentum=0.9, weight_decay=5e-4, nesterov=True
-    )
+    optimizer = _optimizer(network)
     done = 0
     if checkpoint is not None and Path(checkpoint).exists():
         done = _restore(Path(checkpoint), network, optimizer)
@@ -77,7 +76,7 @@ def train_classifier(
             labels = processes.part(train.labels[which]).to(device)
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
                 loss = F.cross_entropy(network(x), labels, label_smoothing=0.1)
-            optimizer.param_groups[0]["lr"] = learning_rate * min(share / 0.2, (1 - share) / 0.8)
+            _set_learning_rate(optimizer, learning_rate * min(share / 0.2, (1 - share) / 0.8))
             optimizer.zero_grad()
             loss.backward()
             processes.average([p.grad for p in network.parameters() if p.grad is not None])
@@ -98,12 +97,12 @@ def train_classifier(
 
 
 def augment(pixels: Tensor, rng: torch.Generator) -> Tensor:
-    """Each image mirrored or not and shifted by up to 4 pixels: bytes (N, 3, H, W) to floats in [−1, 1]."""
+    """Each image mirrored or not and shifted by up to 2 pixels: bytes (N, 3, H, W) to floats in [−1, 1]."""
     n, _, height, width = pixels.shape
     mirrored = torch.rand(n, generator=rng) < 0.5
     x = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
-    x = F.pad(from_bytes(x), (4, 4, 4, 4), mode="reflect")
-    top, left = torch.randint(0, 9, (2, n, 1), generator=rng)
+    x = F.pad(from_bytes(x), (2, 2, 2, 2), mode="reflect")
+    top, left = torch.randint(0, 5, (2, n, 1), generator=rng)
     rows = (top + torch.arange(height))[:, None, :, None]
     columns = (left + torch.arange(width))[:, None, None, :]
     which = torch.arange(n)[:, None, None, None]
@@ -122,6 +121,27 @@ def accuracy(network: nn.Module, test: Images, batch_size: int = 500) -> float:
     return right / len(test.pixels)
 
 
+SHIFTS_FACTOR = 64
+
+
+def _optimizer(network: nn.Module) -> torch.optim.SGD:
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    shifts = [norm.bias for norm in norms]
+    others = [
+        p for p in network.parameters() if p.requires_grad and all(p is not b for b in shifts)
+    ]
+    groups = [
+        {"params": others, "weight_decay": 1e-3},
+        {"params": shifts, "weight_decay": 1e-3 / SHIFTS_FACTOR},
+    ]
+    return torch.optim.SGD(groups, 0.0, momentum=0.9, nesterov=True)
+
+
+def _set_learning_rate(optimizer: torch.optim.SGD, learning_rate: float) -> None:
+    others, shifts = optimizer.param_groups
+    others["lr"], shifts["lr"] = learning_rate, SHIFTS_FACTOR * learning_rate
+
+
 def _snapshot(epoch: int, network: nn.Module, optimizer: torch.optim.SGD) -> bytes:
     tensors = {"epoch": torch.tensor(epoch)}
     tensors |= {f"network.{name}": t for name, t in network.state_dict().items()}
@@ -134,7 +154,8 @@ def _restore(path: Path, network: nn.Module, optimizer: torch.optim.SGD) -> int:
     with restoring(path, others="another network"):
         tensors = load(path.read_bytes())
         network.load_state_dict(below(tensors, "network."))
-        for i, parameter in enumerate(network.parameters()):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for i, parameter in enumerate(parameters):
             momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{i}"])
             optimizer.state[parameter]["momentum_buffer"] = momentum
         return int(tensors["epoch"])

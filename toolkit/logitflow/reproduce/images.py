@@ -59,7 +59,7 @@ def reproduce_images(
     *,
     num_samples: int = 10_000,
     num_seeds: int = 3,
-    curve_samples: int = 1000,
+    curve_samples: int = 500,
     command: str = "",
     ledger: Path | None = None,
     judge: Judge | None = None,

@@ -95,6 +95,11 @@ def _add_text(subparsers: Any) -> None:
         "logitflow train text --preset small --out my-text",
     )
     add_folder(parser, "the pair, its samples and its curve")
+    parser.add_argument(
+        "--critic-steps",
+        type=count,
+        help="critic steps a generator step; not given: the preset's. A run may go on with others than before",
+    )
     _add_preset(parser, recipes.TEXT_PRESETS)
 
 
@@ -127,7 +132,7 @@ def _add_classifier(subparsers: Any) -> None:
         "logitflow train classifier --out my-classifier",
     )
     add_folder(parser, "the classifier")
-    parser.add_argument("--epochs", type=count, default=15, help="passes through the images")
+    parser.add_argument("--epochs", type=count, default=18, help="passes through the images")
     parser.add_argument("--seed", type=count, default=0, help="of the weights and the order")
     add_device(parser)
 
@@ -176,20 +181,30 @@ def train_cifar10(options: argparse.Namespace) -> None:
 
 def train_text(options: argparse.Namespace) -> None:
     """Train a pair on the One Billion Word benchmark."""
-    _train_preset(options, recipes.TEXT_PRESETS, recipes.train_text)
+    more = {} if options.critic_steps is None else {"critic_steps": options.critic_steps}
+    _train_preset(options, recipes.TEXT_PRESETS, recipes.train_text, **more)
     print(f"wrote {options.out} (the pair, its card, samples.txt and curve.json)")
 
 
 def _train_preset(
-    options: argparse.Namespace, presets: dict[str, Preset], train: Callable[..., None]
+    options: argparse.Namespace,
+    presets: dict[str, Preset],
+    train: Callable[..., None],
+    **more: int,
 ) -> None:
     preset = find(presets, options.preset, options.steps, options.fit_steps)
-    settings = {"steps": preset.num_steps, "fit_steps": preset.fit_steps, "seed": options.seed}
+    settings = {
+        "steps": preset.num_steps,
+        "fit_steps": preset.fit_steps,
+        **more,
+        "seed": options.seed,
+    }
     train(
         options.preset,
         options.out,
         num_steps=preset.num_steps,
         fit_steps=preset.fit_steps,
+        **more,
         seed=options.seed,
         device=options.device,
         say=print,

@@ -19,8 +19,12 @@ PLAIN = "DGflow (KL), η = 0.1"
 PLAIN_STEPS = 25
 
 # Text: what a line takes where it says nothing else.
-TEXT_ETA, TEXT_GAMMA, TEXT_FLOW_STEPS = 0.5, 0.01, 25  # DGflow
-TEXT_EPSILON, TEXT_CHAIN_STEPS = 0.1, 25  # DDLS
+TEXT_ETA, TEXT_GAMMA, TEXT_FLOW_STEPS = 0.15, 0.001, 25  # DGflow on the critic
+TEXT_FITTED_ETA = 0.005  # DGflow on the fitted logit, whose slope is some thirty times the critic's
+TEXT_DECODED_ETA = (
+    0.01  # DGflow on the calibrated logit: the critic's, over the calibration's slope
+)
+TEXT_EPSILON, TEXT_CHAIN_STEPS = 0.03, 25  # DDLS
 TEXT_DOT_RATE, TEXT_DOT_STEPS = 0.01, 25  # DOT
 TEXT_PROPOSALS = 50  # MH-GAN
 
@@ -78,23 +82,31 @@ def text_rows() -> list[Row]:
     ) -> Row:
         return Row(name, logit, "latent", ((make, steps),), most_seeds)
 
-    def flow(name: str, logit: str, divergence: str) -> Row:
-        make = _flow(TEXT_ETA, divergence, TEXT_GAMMA)
-        return row(f"DGflow ({name})", logit, make, TEXT_FLOW_STEPS)
+    def flow(
+        name: str, logit: str, divergence: str, eta: float, most_seeds: int | None = None
+    ) -> Row:
+        make = _flow(eta, divergence, TEXT_GAMMA)
+        return row(f"DGflow ({name})", logit, make, TEXT_FLOW_STEPS, most_seeds)
 
     mala = _langevin(TEXT_EPSILON, adjust=True)
     return [
         row("MH-GAN", "calibrated, decoded", metropolis_hastings, TEXT_PROPOSALS),
-        row("MH-GAN", "fitted, decoded", metropolis_hastings, TEXT_PROPOSALS),
         row("DOT", "critic", _transport(TEXT_DOT_RATE), TEXT_DOT_STEPS),
         row("DDLS (ULA)", "calibrated", _langevin(TEXT_EPSILON), TEXT_CHAIN_STEPS),
-        row("DDLS (ULA)", "fitted", _langevin(TEXT_EPSILON), TEXT_CHAIN_STEPS),
-        row("DDLS (MALA)", "fitted, decoded", mala, TEXT_CHAIN_STEPS, most_seeds=1),
-        flow("KL", "critic", "kl"),
-        flow("KL", "fitted", "kl"),
-        flow("KL", "fitted, decoded", "kl"),
-        flow("JS", "fitted", "js"),
-        flow("logD", "fitted", "logd"),
+        row("DDLS (MALA)", "calibrated, decoded", mala, TEXT_CHAIN_STEPS, most_seeds=1),
+        flow("KL", "critic", "kl", TEXT_ETA),
+        flow("KL", "fitted", "kl", TEXT_FITTED_ETA),
+        flow("JS", "fitted", "js", TEXT_FITTED_ETA, most_seeds=1),
+        flow("logD", "fitted", "logd", TEXT_FITTED_ETA, most_seeds=1),
+        Row(
+            "MH-GAN, then DGflow (KL)",
+            "calibrated, decoded",
+            "latent",
+            (
+                (metropolis_hastings, TEXT_PROPOSALS),
+                (_flow(TEXT_DECODED_ETA, gamma=TEXT_GAMMA), TEXT_FLOW_STEPS),
+            ),
+        ),
     ]
 
 
@@ -104,12 +116,14 @@ def text_curve_rows() -> list[Row]:
     def line(name: str, logit: str, make: MakeSampler, steps: int) -> Row:
         return Row(f"{name}, {logit}", logit, "latent", ((make, steps),), most_seeds=1)
 
-    eta, epsilon = TEXT_ETA, TEXT_EPSILON
+    def flow(logit: str, eta: float, steps: int) -> Row:
+        return line(f"DGflow (KL), η = {eta}", logit, _flow(eta, gamma=TEXT_GAMMA), steps)
+
     return [
-        line(f"DGflow (KL), η = {eta}", "critic", _flow(eta, gamma=TEXT_GAMMA), 60),
-        line(f"DGflow (KL), η = {eta}", "fitted", _flow(eta, gamma=TEXT_GAMMA), 60),
-        line(f"DGflow (KL), η = {4 * eta}", "fitted", _flow(4 * eta, gamma=TEXT_GAMMA), 25),
-        line(f"DDLS (ULA), ε = {epsilon}", "fitted", _langevin(epsilon), 60),
+        flow("critic", TEXT_ETA, 60),
+        flow("critic", 4 * TEXT_ETA, 25),
+        flow("fitted", TEXT_FITTED_ETA, 60),
+        line(f"DDLS (ULA), ε = {TEXT_EPSILON}", "calibrated", _langevin(TEXT_EPSILON), 60),
     ]
 
 

@@ -110,7 +110,7 @@ def reproduce_text(
     *,
     num_samples: int = 10_000,
     num_seeds: int = 3,
-    curve_samples: int = 1000,
+    curve_samples: int = 500,
     command: str = "",
     ledger: Path | None = None,
     reference: TextReference | None = None,

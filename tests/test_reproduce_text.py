@@ -179,15 +179,19 @@ def test_every_row_keeps_the_samplers_contract(pair, settings, number):
     """Same seed, same result; another seed, another; finite moves; the networks stay as they are."""
     lab, row = open_text_lab(pair, **settings), cut(text_rows()[number])
     target, _ = row_target(lab, row)
-    ((make, steps),) = row.stages
     z = torch.randn(5, 128, generator=seeded())
+
+    def moved_with(seed):
+        points, rng = z, seeded(seed)
+        for make, steps in row.stages:
+            points = run(make(target), points, num_steps=steps, generator=rng).z
+        return points
+
     trained = [n for n in (lab.pair.generator, lab.pair.discriminator, lab.pair.fitted) if n]
     for network in trained:
         network.train().requires_grad_(True)
     weights = [p.clone() for network in trained for p in network.parameters()]
-    moved, again, other = (
-        run(make(target), z, num_steps=steps, generator=seeded(s)).z for s in (3, 3, 4)
-    )
+    moved, again, other = map(moved_with, (3, 3, 4))
     assert torch.equal(moved, again)
     assert torch.equal(moved, other) == (row.method == "DOT")
     assert moved.isfinite().all()

@@ -405,6 +405,7 @@ export function mount(root, view) {
   });
   again.addEventListener("click", () => {
     [seed, stale, playing] = [seed + 1, true, !calm];
+    refresh();
     tick();
   });
   const watchers = [

@@ -67,7 +67,7 @@ def _interpolate(d: Tensor, knots: Tensor, values: Tensor) -> Tensor:
 
 
 class ZTest(NamedTuple):
-    """A test of calibration: under a calibrated logit the statistic is standard normal."""
+    """A test of calibration: under a calibrated logit the statistic is standard normal, or narrower."""
 
     statistic: float
     p_value: float  # two-sided
@@ -78,7 +78,9 @@ def z_statistic(real_logits: Tensor, fake_logits: Tensor) -> ZTest:
 
     Z = Σ(y − D)/√(ΣD(1 − D)) over equally many held-out real (y = 1) and generated (y = 0) samples, with
     D = σ(d). Large |Z| says that the probabilities are wrong on the whole; a small one proves little, since
-    errors of opposite sign cancel.
+    errors of opposite sign cancel. Of calibrated logits Z is standard normal where each label is drawn with
+    probability D; with as many samples of each kind its variance is 4·Var D, at most 1, so that the
+    p-value, which takes 1, errs on the side of calibration.
 
     Args:
         real_logits: logits of real samples, (N,) or (N, 1), not used in fitting or calibrating.

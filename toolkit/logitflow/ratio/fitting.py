@@ -19,9 +19,8 @@ class FitRecord(NamedTuple):
     """How a fit went, one entry a held-out evaluation."""
 
     steps: list[int]
-    losses: list[
-        float
-    ]  # held-out cross-entropy, nats a sample; log 2 for a logit that knows nothing
+    # held-out cross-entropy, nats a sample; log 2 for a logit that knows nothing
+    losses: list[float]
     mean_ratio: float  # held-out mean of exp(d) over generated samples; 1 for a log density ratio
 
 
@@ -88,6 +87,7 @@ def fit_log_ratio(
     record = FitRecord([], [], math.nan)
     networks = {"fit": discriminator, "average": average}
     optimizers = {"fit": optimizer}
+    # a fit is one process's work: where there is no file, `restore` would wait for the others
     begun = checkpoint is not None and Path(checkpoint).exists()
     done = restore(checkpoint, networks, optimizers, generator) if begun else 0
     for k in progress(range(done + 1, num_steps + 1), desc="fit", unit="step"):
@@ -111,10 +111,9 @@ def fit_log_ratio(
     if not record.losses:  # the checkpoint was of the last step
         record.steps.append(done)
         record.losses.append(held_out_loss(discriminator))
+    # what is no weight was not averaged: spectral norms' vectors, batch norms' moments
     for mean, now in zip(average.module.buffers(), discriminator.buffers(), strict=True):
-        mean.copy_(
-            now
-        )  # what is no weight was not averaged: spectral norms' vectors, batch norms' moments
+        mean.copy_(now)
     averaged_loss = held_out_loss(average.module)
     if averaged_loss <= record.losses[-1]:
         discriminator.load_state_dict(average.module.state_dict())

@@ -40,7 +40,7 @@ def main() -> None:
         venv.create(folder, with_pip=True)
         pip = [str(Path(folder) / "bin" / "python"), "-m", "pip"]
         subprocess.run([*pip, "install", torch], check=True)
-        wanted = [torch, f"{ROOT}[book,dev,notebook]"]
+        wanted = [torch, f"{ROOT}[book,coursework,dev,notebook]"]
         subprocess.run([*pip, "install", *wanted], check=True)
         freeze = subprocess.run([*pip, "freeze", "--all"], check=True, capture_output=True)
     lines = frozen_lines(freeze.stdout.decode())

@@ -101,6 +101,7 @@ def test_the_best_points_of_a_curve_are_ringed():
         (lambda: plots.before_after_images(plain(0.0), plain(0.0, 1.0)), "the same latents"),
         (lambda: plots.path_of_images([plain(0.0)], [0, 1]), "as many steps as frames"),
         (lambda: plots.path_of_images([], []), "at least one"),
+        (lambda: plots.moments_of_images([plain(0.0)], ["a", "b"]), "as many labels as frames"),
         (
             lambda: plots.path_of_images([plain(0.0), plain(0.0, 1.0)], [0, 1]),
             "their shapes differ",

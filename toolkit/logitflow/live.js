@@ -3,76 +3,92 @@
 // and the component that plays it. n points in two dimensions are 2n numbers in a Float64Array, point by point.
 // tests/test_live.py holds the numbers against the toolkit's, and presses the controls.
 
-// --- networks: leaky ReLU between affine layers, forward and the gradient in the input -----------------------------
+// --- networks: leaky ReLU between affine layers, forward and the gradient in the input, for a block of points -------
+// Each layer keeps room for a block, so that nothing is made anew at a step; four more points than are asked for may
+// be computed from what an earlier block left there, and nobody reads them.
 
-export function unpackNetwork({ sizes, weights }) {
+export function unpackNetwork({ sizes, weights }, block) {
   const bytes = Uint8Array.from(atob(weights), (character) => character.charCodeAt(0));
   const values = Float64Array.from(new Float32Array(bytes.buffer)); // each layer's weight, row by row, then its bias
-  let at = 0;
+  let at = 0, input = new Float64Array(block * sizes[0]);
   return sizes.slice(1).map((rows, l) => {
     const cols = sizes[l];
     const weight = values.subarray(at, (at += rows * cols));
     const bias = values.subarray(at, (at += rows));
     const turned = weight.map((_, i) => weight[(i % rows) * cols + Math.floor(i / rows)]);
-    return { rows, cols, weight, bias, transposed: { rows: cols, cols: rows, weight: turned, bias: new Float64Array(cols) } };
+    const transposed = { rows: cols, cols: rows, weight: turned, bias: new Float64Array(cols) };
+    const layer = { rows, cols, weight, bias, transposed, input, output: new Float64Array(block * rows), slope: new Float64Array(block * cols) };
+    input = layer.output;
+    return layer;
   });
 }
 
-export function affine({ rows, cols, weight, bias }, x, n, leak) {
-  const y = new Float64Array(n * rows);
-  for (let i = 0; i < n; i += 4) { // four points at a time, so that a weight is read once for four
-    const [b, c, d] = [1, 2, 3].map((k) => Math.min(i + k, n - 1)); // past the end: the last point once more
-    const [xa, xb, xc, xd] = [i * cols, b * cols, c * cols, d * cols];
-    for (let j = 0; j < rows; j++) {
-      let p = bias[j], q = p, r = p, s = p;
-      for (let k = 0, w = j * cols; k < cols; k++, w++) {
-        const v = weight[w];
-        p += v * x[xa + k]; q += v * x[xb + k]; r += v * x[xc + k]; s += v * x[xd + k];
+export function affine({ rows, cols, weight, bias }, x, n, y, leak) { // two rows with four points: six numbers read for eight products
+  for (let i = 0; i < n; i += 4) {
+    const xa = i * cols, xb = xa + cols, xc = xb + cols, xd = xc + cols;
+    for (let j = 0; j < rows; j += 2) {
+      const l = Math.min(j + 1, rows - 1); // where their number is odd, the last row once more
+      let pa = bias[j], pb = pa, pc = pa, pd = pa, qa = bias[l], qb = qa, qc = qa, qd = qa;
+      for (let k = 0, v = j * cols, w = l * cols; k < cols; k++) {
+        const p = weight[v + k], q = weight[w + k], a = x[xa + k], b = x[xb + k], c = x[xc + k], d = x[xd + k];
+        pa += p * a; pb += p * b; pc += p * c; pd += p * d;
+        qa += q * a; qb += q * b; qc += q * c; qd += q * d;
       }
-      y[i * rows + j] = p < 0 ? leak * p : p; y[b * rows + j] = q < 0 ? leak * q : q;
-      y[c * rows + j] = r < 0 ? leak * r : r; y[d * rows + j] = s < 0 ? leak * s : s;
+      const ya = i * rows, yb = ya + rows, yc = yb + rows, yd = yc + rows;
+      y[ya + j] = pa < 0 ? leak * pa : pa; y[yb + j] = pb < 0 ? leak * pb : pb; y[yc + j] = pc < 0 ? leak * pc : pc; y[yd + j] = pd < 0 ? leak * pd : pd;
+      y[ya + l] = qa < 0 ? leak * qa : qa; y[yb + l] = qb < 0 ? leak * qb : qb; y[yc + l] = qc < 0 ? leak * qc : qc; y[yd + l] = qd < 0 ? leak * qd : qd;
     }
   }
-  return y;
 }
 
-export function forward(network, x, n) { // the input and each layer's output
-  const outputs = [x];
-  network.forEach((layer, l) => outputs.push(affine(layer, outputs[l], n, l + 1 < network.length ? 0.2 : 1)));
-  return outputs;
+export function forward(network, n) { // from the first layer's input to the last one's output
+  network.forEach((layer, l) => affine(layer, layer.input, n, layer.output, l + 1 < network.length ? 0.2 : 1));
+  return network.at(-1).output;
 }
 
-export function pullback(network, outputs, slope, n) { // from the gradient in the output to that in the input
+export function pullback(network, slope, n) { // from the gradient in the output to that in the input
   for (let l = network.length - 1; l >= 0; l--) {
-    slope = affine(network[l].transposed, slope, n, 1);
-    if (l > 0) for (let i = 0; i < slope.length; i++) if (outputs[l][i] <= 0) slope[i] *= 0.2;
+    const { transposed, input, slope: next } = network[l];
+    affine(transposed, slope, n, next, 1);
+    if (l > 0) for (let i = 0; i < n * transposed.rows; i++) if (input[i] <= 0) next[i] *= 0.2;
+    slope = next;
   }
   return slope;
 }
 
 // --- the pair: x = G(z), d(G(z)) and its gradient in z ----------------------------------------------------------------
 
-export function unpackPair(pair) {
-  return { ...pair, generator: unpackNetwork(pair.generator), logit: unpackNetwork(pair.logit) };
+export function unpackPair(pair, block = 64) { // a block's numbers and a layer's weights fit the fast memory of a processor
+  return { ...pair, block, ones: new Float64Array(block).fill(1), generator: unpackNetwork(pair.generator, block), logit: unpackNetwork(pair.logit, block) };
 }
 
-export function score(pair, z, slopes = true) {
-  const n = z.length / 2;
-  const g = forward(pair.generator, z, n), d = forward(pair.logit, g.at(-1), n);
-  const known = { z, x: g.at(-1), logits: d.at(-1) };
-  if (!slopes) return known;
-  const slope = pullback(pair.logit, d, new Float64Array(n).fill(1), n);
-  return { ...known, grad: pullback(pair.generator, g, slope, n) };
-}
-
-export function measure({ centers, std }, { x, logits }) { // high-quality points in each mode, and the logits' sum
-  const perMode = new Array(centers.length).fill(0);
-  for (let i = 0; i < logits.length; i++) {
-    const squares = centers.map(([a, b]) => (x[2 * i] - a) ** 2 + (x[2 * i + 1] - b) ** 2);
-    const least = Math.min(...squares);
-    if (least < (4 * std) ** 2) perMode[squares.indexOf(least)] += 1;
+export function score({ generator, logit, block, ones }, z, slopes = true) {
+  const n = z.length / 2, x = new Float64Array(2 * n), logits = new Float64Array(n), grad = new Float64Array(slopes ? 2 * n : 0);
+  for (let i = 0; i < n; i += block) {
+    const m = Math.min(block, n - i);
+    generator[0].input.set(z.subarray(2 * i, 2 * (i + m)));
+    logit[0].input.set(forward(generator, m));
+    x.set(logit[0].input.subarray(0, 2 * m), 2 * i);
+    logits.set(forward(logit, m).subarray(0, m), i);
+    if (slopes) grad.set(pullback(generator, pullback(logit, ones, m), m).subarray(0, 2 * m), 2 * i);
   }
-  return { perMode, logitSum: logits.reduce((sum, d) => sum + d, 0) };
+  return slopes ? { z, x, logits, grad } : { z, x, logits };
+}
+
+export function measure({ centers, std }, { x, logits }) { // which points are of high quality, how many in each mode, and the logits' sum
+  const near = new Uint8Array(logits.length), perMode = new Array(centers.length).fill(0);
+  let logitSum = 0;
+  for (let i = 0; i < logits.length; i++) {
+    let least = Infinity, mode = 0;
+    for (let k = 0; k < centers.length; k++) {
+      const square = (x[2 * i] - centers[k][0]) ** 2 + (x[2 * i + 1] - centers[k][1]) ** 2;
+      if (square < least) [least, mode] = [square, k];
+    }
+    near[i] = least < (4 * std) ** 2;
+    perMode[mode] += near[i];
+    logitSum += logits[i];
+  }
+  return { near, perMode, logitSum };
 }
 
 // --- samplers: step(pair, state, settings, draws) gives the next state; the state holds the pair's scores at z ------
@@ -146,9 +162,9 @@ export function select(next, state, accepted) { // a point that is refused, or i
   const n = next.logits.length;
   for (let i = 0; i < n; i++) {
     if (Number.isFinite(next.logits[i]) && accepted(i)) continue;
-    for (const [key, values] of Object.entries(next)) {
-      const size = values.length / n;
-      values.set(state[key].subarray(i * size, (i + 1) * size), i * size);
+    for (const key in next) {
+      const size = next[key].length / n;
+      for (let k = i * size; k < (i + 1) * size; k++) next[key][k] = state[key][k];
     }
   }
   return { ...state, ...next };
@@ -167,11 +183,19 @@ export function randomness(seed) { // mulberry32: uniform on [0, 1)
 }
 
 export function uniform(random, n) {
-  return Float64Array.from({ length: n }, random);
+  const u = new Float64Array(n);
+  for (let i = 0; i < n; i++) u[i] = random();
+  return u;
 }
 
-export function normal(random, n) { // Box and Muller
-  return Float64Array.from({ length: n }, () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random()));
+export function normal(random, n) { // Box and Muller: two from two
+  const values = new Float64Array(n);
+  for (let i = 0; i < n; i += 2) {
+    const radius = Math.sqrt(-2 * Math.log(1 - random())), angle = 2 * Math.PI * random();
+    values[i] = radius * Math.cos(angle);
+    values[i + 1] = radius * Math.sin(angle); // past an odd end there is no room, and nothing happens
+  }
+  return values;
 }
 
 export function refinement(data) { // what a worker keeps of the pair's samples, and how it goes on
@@ -334,6 +358,7 @@ function field(control, changed) { // a labelled control; `show` writes its valu
 }
 
 export function mount(root, view) {
+  if (view.mount) return view.mount(root); // a view that plays itself
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const count = Math.max(1, Math.min(view.workers, (navigator.hardwareConcurrency ?? 2) - 1)), crew = hire(view, count);
   const fields = view.controls.map((control) => field(control, changed));

@@ -13,6 +13,7 @@ from .images import (
     before_after_images,
     class_histogram,
     image_grid,
+    moments_of_images,
     path_of_images,
     quality_curve,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "histogram",
     "image_grid",
     "logit_map",
+    "moments_of_images",
     "ngram_bars",
     "ngram_curve",
     "path_of_images",

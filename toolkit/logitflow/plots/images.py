@@ -62,10 +62,28 @@ def before_after_images(
             f"before and after must be of the same latents, not of shapes {tuple(before.shape)} and "
             f"{tuple(after.shape)}."
         )
-    columns = min(columns, len(before))
-    rows = [x[i : i + columns] for i in range(0, len(before), columns) for x in (before, after)]
-    fig, ax, middles = _sheet(rows, gap=_GAP, block=2)
-    ax.set_yticks(middles, list(labels) * (len(rows) // 2), rotation=90, va="center")
+    return moments_of_images((before, after), labels, columns=columns)
+
+
+def moments_of_images(
+    frames: Sequence[torch.Tensor], labels: Sequence[str], *, columns: int = 8
+) -> Figure:
+    """The same latents' images at a few moments, one above the other.
+
+    Args:
+        frames: images at each moment, each of shape (N, 3, H, W), in [−1, 1].
+        labels: what stands at the left of each row.
+        columns: latents in a row.
+
+    Raises:
+        ValueError: there is no frame, frames differ in shape, or there are not as many labels.
+    """
+    _check_frames(frames, len(labels), "labels")
+    columns = min(columns, len(frames[0]))
+    starts = range(0, len(frames[0]), columns)
+    rows = [x[i : i + columns] for i in starts for x in frames]
+    fig, ax, middles = _sheet(rows, gap=_GAP, block=len(frames))
+    ax.set_yticks(middles, list(labels) * len(starts), rotation=90, va="center")
     return fig
 
 
@@ -82,14 +100,7 @@ def path_of_images(
     Raises:
         ValueError: there is no frame, frames differ in shape, or there are not as many steps.
     """
-    if not len(frames) or len(frames) != len(steps):
-        raise ValueError(
-            f"give as many steps as frames, at least one, not {len(steps)} and {len(frames)}."
-        )
-    for frame in frames:
-        _check(frame, "a frame")
-    if len({frame.shape for frame in frames}) > 1:
-        raise ValueError("all frames must be of the same latents: their shapes differ.")
+    _check_frames(frames, len(steps), "steps")
     rows = list(torch.stack(list(frames), 1))  # N of (T, 3, H, W)
     fig, ax, _ = _sheet(rows, gap=_GAP)
     width = rows[0].shape[3]
@@ -211,3 +222,14 @@ def _check(x: torch.Tensor, name: str) -> None:
         raise ValueError(f"{name} must hold images of shape (N, 3, H, W), not {tuple(x.shape)}.")
     if not math.isfinite(float(x.detach().float().sum())):
         raise ValueError(f"{name} holds NaN or infinity: draw the finite images, and say so.")
+
+
+def _check_frames(frames: Sequence[torch.Tensor], count: int, name: str) -> None:
+    if not len(frames) or len(frames) != count:
+        raise ValueError(
+            f"give as many {name} as frames, at least one, not {count} and {len(frames)}."
+        )
+    for frame in frames:
+        _check(frame, "a frame")
+    if len({frame.shape for frame in frames}) > 1:
+        raise ValueError("all frames must be of the same latents: their shapes differ.")

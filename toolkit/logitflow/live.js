@@ -263,7 +263,7 @@ export function refinementView({ pair, count = 2000, start = {} }) {
   const merge = (parts) => {
     const modes = pair.centers.map((_, k) => parts.reduce((sum, { perMode }) => sum + perMode[k], 0));
     return {
-      points: parts.map(({ x }) => x), quality: modes.reduce((a, b) => a + b) / count,
+      parts, quality: modes.reduce((a, b) => a + b) / count,
       modes: modes.filter(Boolean).length, logit: parts.reduce((sum, { logitSum }) => sum + logitSum, 0) / count,
     };
   };
@@ -272,7 +272,7 @@ export function refinementView({ pair, count = 2000, start = {} }) {
       unpackNetwork, affine, forward, pullback, unpackPair, score, measure, begin, langevin, velocityWeight, gradientFlow, transport,
       metropolis, steepest, project, select, randomness, uniform, normal,
     ],
-    scene: refinement, data: pair, workers: 4, controls,
+    scene: refinement, data: pair, workers: 8, controls, // at most: no more than the machine has processors
     label: `${count} samples of a trained generator, moved by its discriminator; circles mark the 25 modes`,
     key: "Blue points lie within 4 σ of a mode, inside a circle; orange ones do not.",
     settings: (values) => ({ ...values, stepSize: 10 ** values.logStepSize }),
@@ -292,13 +292,11 @@ export function refinementView({ pair, count = 2000, start = {} }) {
     }),
     draw(pen, side, now, { ink, good, bad }) {
       const at = (value) => ((value + edge) / (2 * edge)) * side, radius = ((4 * pair.std) / (2 * edge)) * side;
-      for (const points of now.points)
-        for (let i = 0; i < points.length; i += 2) {
-          const x = points[i], y = points[i + 1];
-          const near = pair.centers.some(([a, b]) => (x - a) ** 2 + (y - b) ** 2 < (4 * pair.std) ** 2);
-          pen.fillStyle = near ? good : bad;
-          pen.fillRect(at(x) - 1, side - at(y) - 1, 2, 2);
-        }
+      for (const kind of [0, 1]) {
+        pen.fillStyle = kind ? good : bad;
+        for (const { x, near } of now.parts)
+          near.forEach((value, i) => value === kind && pen.fillRect(at(x[2 * i]) - 1, side - at(x[2 * i + 1]) - 1, 2, 2));
+      }
       pen.strokeStyle = ink;
       for (const [a, b] of pair.centers) {
         pen.beginPath();
@@ -360,7 +358,7 @@ function field(control, changed) { // a labelled control; `show` writes its valu
 export function mount(root, view) {
   if (view.mount) return view.mount(root); // a view that plays itself
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const count = Math.max(1, Math.min(view.workers, (navigator.hardwareConcurrency ?? 2) - 1)), crew = hire(view, count);
+  const count = Math.min(view.workers, navigator.hardwareConcurrency ?? 2), crew = hire(view, count);
   const fields = view.controls.map((control) => field(control, changed));
   const values = () => Object.fromEntries(fields.map(({ control, read }) => [control.name, read()]));
   const canvas = make("canvas"), list = make("dl"), said = make("p", { className: "live-said", role: "status" });
@@ -372,7 +370,7 @@ export function mount(root, view) {
   root.append(make("style", {}, STYLE), stage);
   root.classList.add("live-on");
 
-  let now = null, step = 0, seed = 0, stale = true, playing = !calm, visible = false, busy = false;
+  let now = null, step = 0, seed = 0, stale = true, playing = !calm, visible = false, busy = false, coming = null;
   const ended = () => step >= values().steps;
 
   function changed(control) { // another setting begins anew from the same points; more steps only go on
@@ -384,17 +382,22 @@ export function mount(root, view) {
     tick();
   }
 
-  async function tick() { // one question at a time, one picture a frame
+  const ask = (messages) => crew.ask(messages.map((message) => ({ ...message, settings: view.settings(values()) })));
+  const further = () => ask(new Array(count).fill({ step: true }));
+
+  async function tick() { // one picture a frame; the next step is computed meanwhile
     if (busy) return;
     busy = true;
     while (visible && (stale || (playing && !ended()))) {
-      const settings = view.settings(values());
-      if (stale) [stale, step] = [false, 0];
-      else step += 1;
-      const asked = step === 0 ? view.begin(seed, count).map((from) => ({ begin: from })) : new Array(count).fill({ step: true });
-      const parts = await crew.ask(asked.map((message) => ({ ...message, settings })));
+      if (stale) {
+        await coming; // nobody wants it any more, but the workers answer in turn
+        [stale, step, coming] = [false, 0, ask(view.begin(seed, count).map((from) => ({ begin: from })))];
+      } else step += 1;
+      const parts = await (coming ??= further());
+      coming = null;
       if (stale) continue;
       now = view.told(parts, step);
+      if (playing && !ended()) coming = further();
       await new Promise(requestAnimationFrame);
       refresh();
     }

@@ -1,32 +1,43 @@
-"""The command line, as a person meets it: a subprocess, its exit code, its words and its files."""
+"""The command line: its exit code, its words and its files.
+
+A process of its own takes seconds to begin, so only one test has one: the others call `main`.
+"""
 
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
+from typing import NamedTuple
 
 import matplotlib.image
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from logitflow import zoo
+from logitflow import __version__, cli, shards, zoo
 from logitflow.data import twenty_five_gaussians
 
 PAIR = "25gaussians-wgan-gp"
-ENVIRONMENT = {**os.environ, "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
 
 
-def command(*words):
-    return [sys.executable, "-m", "logitflow", *map(str, words)]
+class Result(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def logitflow(*words):
-    return subprocess.run(
-        command(*words), capture_output=True, text=True, env=ENVIRONMENT, timeout=300
-    )
+@pytest.fixture
+def logitflow(capsys):
+    def call(*words):
+        capsys.readouterr()
+        try:
+            code = cli.main([str(word) for word in words])
+        except SystemExit as leave:  # of argparse
+            code = leave.code
+        return Result(code, *capsys.readouterr())
+
+    return call
 
 
 def has_picture(path):
@@ -34,7 +45,21 @@ def has_picture(path):
     return min(image.shape[:2]) > 100 and image[..., :3].std() > 0.01
 
 
-def test_help_teaches():
+def test_a_process_prints_and_exits(tmp_path):
+    """As a person meets it."""
+    run = subprocess.run(
+        [sys.executable, "-m", "logitflow", "refine", "no-such-pair", "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"},
+        timeout=300,
+    )
+    assert run.returncode == 2
+    assert run.stderr.startswith("logitflow: the zoo has no 'no-such-pair'")
+    assert run.stdout == ""
+
+
+def test_help_teaches(logitflow):
     whole = logitflow("--help")
     assert whole.returncode == 0
     for name in ("train", "refine", "evaluate", "reproduce"):
@@ -44,11 +69,11 @@ def test_help_teaches():
         assert f"Example: logitflow {name}" in " ".join(page.stdout.split())
 
 
-def test_version():
-    assert logitflow("--version").stdout.startswith("logitflow ")
+def test_version(logitflow):
+    assert logitflow("--version")[:2] == (0, f"logitflow {__version__}\n")
 
 
-def test_train_writes_a_pair_that_loads(tmp_path):
+def test_train_writes_a_pair_that_loads(tmp_path, logitflow):
     result = logitflow(
         "train", "swissroll", "--out", tmp_path / "a pair", "--steps", 2, "--fit-steps", 2
     )
@@ -63,7 +88,7 @@ def test_train_writes_a_pair_that_loads(tmp_path):
 @pytest.mark.parametrize(
     "method", ["dgflow", "ddls", "mala", "dot", "mh-gan", "mh-gan+mala", "drs"]
 )
-def test_refine_with_every_method(tmp_path, method):
+def test_refine_with_every_method(tmp_path, logitflow, method):
     words = ("--method", method, "--steps", 3, "--num-samples", 200, "--out", tmp_path)
     result = logitflow("refine", PAIR, *words)
     assert result.returncode == 0, result.stderr
@@ -74,7 +99,7 @@ def test_refine_with_every_method(tmp_path, method):
     assert has_picture(tmp_path / "before-after.png")
 
 
-def test_refine_in_data_space(tmp_path):
+def test_refine_in_data_space(tmp_path, logitflow):
     words = (
         "--space",
         "data",
@@ -90,34 +115,36 @@ def test_refine_in_data_space(tmp_path):
     assert logitflow("refine", PAIR, *words).returncode == 0
 
 
-def test_an_interrupted_refine_goes_on_to_the_same_result(tmp_path):
-    words = ("refine", PAIR, "--num-samples", 400, "--batch-size", 20, "--steps", 200, "--out")
-    whole = logitflow(*words, tmp_path / "whole")
-    assert whole.returncode == 0, whole.stderr
-    process = subprocess.Popen(
-        command(*words, tmp_path / "cut"),
-        env=ENVIRONMENT,
-        stderr=subprocess.PIPE,
-        # A shell's background jobs ignore Ctrl-C, and their children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    shards = tmp_path / "cut" / "shards"
-    while len(list(shards.glob("*.safetensors"))) < 2:
-        assert process.poll() is None, "it finished before it could be interrupted"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, words_out = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert b"the same command goes on from here" in words_out
+def test_an_interrupted_refine_goes_on_to_the_same_result(tmp_path, logitflow, monkeypatch):
+    words = ("refine", PAIR, "--num-samples", 100, "--batch-size", 20, "--steps", 5, "--out")
+    assert logitflow(*words, tmp_path / "whole").returncode == 0
+    write = shards.write
+
+    def write_and_interrupt(path, samples):
+        write(path, samples)
+        if path.name == "shard-00001.safetensors":
+            signal.raise_signal(signal.SIGINT)  # Ctrl-C
+
+    # A shell's background jobs ignore Ctrl-C, and their children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "write", write_and_interrupt)
+        cut = logitflow(*words, tmp_path / "cut")
+    signal.signal(signal.SIGINT, before)
+    assert cut.returncode == 130
+    assert "the same command goes on from here" in cut.stderr
+    left = {path: path.stat().st_mtime_ns for path in (tmp_path / "cut" / "shards").glob("shard-*")}
+    assert {path.name[:11] for path in left} == {"shard-00000", "shard-00001"}
     assert not (tmp_path / "cut" / "samples.safetensors").exists()
     assert logitflow(*words, tmp_path / "cut").returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in left} == left
     first, second = (
         load_file(tmp_path / name / "samples.safetensors") for name in ("whole", "cut")
     )
     assert torch.equal(first["x"], second["x"])
 
 
-def test_evaluate_knows_real_from_spoiled(tmp_path):
+def test_evaluate_knows_real_from_spoiled(tmp_path, logitflow):
     mixture, rng = twenty_five_gaussians(), torch.Generator().manual_seed(1)
     real = mixture.sample(1000, rng)
     save_file({"x": real}, tmp_path / "real.safetensors")
@@ -156,17 +183,16 @@ def test_evaluate_knows_real_from_spoiled(tmp_path):
     ],
     ids=lambda value: "-".join(value)[:40] if isinstance(value, tuple) else None,
 )
-def test_bad_requests_exit_2_with_advice(tmp_path, words, advice):
-    result = subprocess.run(
-        command(*words), capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path, timeout=100
-    )
+def test_bad_requests_exit_2_with_advice(tmp_path, monkeypatch, logitflow, words, advice):
+    monkeypatch.chdir(tmp_path)
+    result = logitflow(*words)
     assert result.returncode == 2
     assert advice in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.glob("**/*.safetensors"))
 
 
-def test_evaluate_refuses_what_is_no_safetensors(tmp_path):
+def test_evaluate_refuses_what_is_no_safetensors(tmp_path, logitflow):
     path = tmp_path / "samples.safetensors"
     path.write_bytes(b"\x80\x04garbage")
     result = logitflow("evaluate", path, "--data", "25gaussians")
@@ -176,7 +202,7 @@ def test_evaluate_refuses_what_is_no_safetensors(tmp_path):
     assert logitflow("evaluate", path, "--data", "25gaussians").returncode == 2
 
 
-def test_refusing_a_folder_of_another_run(tmp_path):
+def test_refusing_a_folder_of_another_run(tmp_path, logitflow):
     words = ("refine", PAIR, "--num-samples", 20, "--out", tmp_path, "--steps", 2)
     assert logitflow(*words).returncode == 0
     result = logitflow(*words, "--step-size", "0.5")
@@ -184,7 +210,7 @@ def test_refusing_a_folder_of_another_run(tmp_path):
     assert "holds a run with another sampler" in result.stderr
 
 
-def test_a_failure_on_the_way_exits_1(tmp_path):
+def test_a_failure_on_the_way_exits_1(tmp_path, logitflow):
     result = logitflow(
         "refine",
         PAIR,

@@ -13,7 +13,7 @@ from logitflow.metrics.text import TextReference, evaluate_text
 from logitflow.metrics.text_reference import load_reference
 from logitflow.ratio import z_statistic
 from logitflow.reproduce.common import Row, hardware, heading, summarise
-from logitflow.reproduce.lab import Lab, calibrated, scores
+from logitflow.reproduce.lab import Lab, calibrated, fast_pair, scores
 from logitflow.reproduce.settings import text_curve_rows, text_rows
 from logitflow.reproduce.table import Job, gather, measure, numbers, plan, recall
 from logitflow.run import seeded_generator
@@ -59,14 +59,14 @@ def _of_decoded(logit: Network) -> Network:
 def open_text_lab(
     pair: str | Path, *, reference: TextReference | None = None, held_out: Tensor | None = None
 ) -> Lab:
-    """Load a pair of text with its logits, calibrated between real and *decoded* generated windows.
+    """Load a pair of text, made fast, with its logits, calibrated between real and *decoded* generated windows.
 
     Args:
         pair: a name of the zoo or a folder.
         reference: None for the shipped one.
         held_out: codes of real windows, (M, 32); None for some of the benchmark's test text.
     """
-    own = zoo.load(pair)
+    own = fast_pair(zoo.load(pair))
     if held_out is None:
         known = windows(billion_words("test").sentences)
         order = torch.randperm(len(known), generator=seeded_generator(0, 101))
@@ -151,7 +151,7 @@ def reproduce_text(
         "pair": {"name": str(pair), "seed": lab.pair.card.get("seed")},
         "num_samples": num_samples,
         "curve_samples": few,
-        "precision": "float32",
+        "precision": "bfloat16",
         "hardware": hardware(),
         "reference": reference.name,
         "calibration": lab.calibration,

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from sklearn.datasets import make_swiss_roll
 from torch import Tensor
 
 Sample = Callable[[int, torch.Generator], Tensor]
@@ -43,6 +42,8 @@ def twenty_five_gaussians() -> Mixture:
 
 def swiss_roll(n: int, generator: torch.Generator) -> Tensor:
     """n points of the papers' Swiss roll, (n, 2): scikit-learn's, noise 0.25, axes 0 and 2, divided by 7.5."""
+    from sklearn.datasets import make_swiss_roll  # slow to import, and needed only here
+
     seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
     points, _ = make_swiss_roll(n, noise=0.25, random_state=seed)
     return torch.as_tensor(points[:, [0, 2]] / 7.5, dtype=torch.float32, device=generator.device)

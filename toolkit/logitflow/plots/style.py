@@ -6,7 +6,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -37,6 +36,8 @@ Points = torch.Tensor | np.ndarray
 
 def theme() -> None:
     """Set the book's look for every figure made afterwards: matplotlib's global rcParams change."""
+    import seaborn as sns  # slow to import, with pandas behind it, and needed only here
+
     sns.set_theme(
         style="ticks",
         font="DejaVu Sans",

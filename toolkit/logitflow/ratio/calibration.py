@@ -6,9 +6,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import norm
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 
@@ -37,6 +34,10 @@ def calibrate(
     Raises:
         ValueError: the method is unknown, or a set of logits is empty, not finite or not one number a sample.
     """
+    # scikit-learn takes a while to import, and is needed only here
+    from sklearn.isotonic import IsotonicRegression
+    from sklearn.linear_model import LogisticRegression
+
     real, fake = _flat("real_logits", real_logits), _flat("fake_logits", fake_logits)
     logits = np.concatenate([real, fake])
     is_real = np.concatenate([np.ones(len(real)), np.zeros(len(fake))])
@@ -101,7 +102,7 @@ def z_statistic(real_logits: Tensor, fake_logits: Tensor) -> ZTest:
     if variance == 0:  # every claim is certain: either all true or beyond doubt false
         return ZTest(0.0, 1.0) if excess == 0 else ZTest(math.copysign(math.inf, excess), 0.0)
     statistic = excess / math.sqrt(variance)
-    return ZTest(statistic, float(2 * norm.sf(abs(statistic))))
+    return ZTest(statistic, math.erfc(abs(statistic) / math.sqrt(2)))
 
 
 def _flat(name: str, logits: Tensor) -> np.ndarray:

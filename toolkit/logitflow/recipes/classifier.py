@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -105,6 +104,7 @@ def calibrate_head(head: nn.Linear, logits: Tensor, labels: Tensor) -> float:
     Returns:
         The temperature by which the weights and shifts were divided, between 0.05 and 20.
     """
+    from scipy.optimize import minimize_scalar  # slow to import, and needed only here
 
     def cross_entropy(log_temperature: float) -> float:
         return float(F.cross_entropy(logits.double() / math.exp(log_temperature), labels))

@@ -51,6 +51,25 @@ def drop_dead_scripts(
     context["script_files"] = [file for file in context["script_files"] if not is_dead(file)]
 
 
+def mend_way_back(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Lead from a listing of source code back to what it documents.
+
+    viewcode takes every name of a module to be documented under the same prefix as the first.
+    """
+    if not page.startswith("_modules/logitflow"):
+        return
+    module = page.removeprefix("_modules/").replace("/", ".")
+    known = app.env.domaindata["py"]["objects"]
+
+    def mend(found: re.Match[str]) -> str:
+        name = found[1] if found[1] in known else f"{module}.{found[1].rpartition('.')[2]}"
+        return f'#{name}"'
+
+    context["body"] = re.sub(r'#(logitflow[\w.]*)"', mend, context["body"])
+
+
 def read_as_plain_text(
     app: Sphinx, what: str, name: str, item: object, options: object, lines: list[str]
 ) -> None:
@@ -79,4 +98,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", read_as_plain_text, priority=100)  # before napoleon
     app.connect("autodoc-skip-member", skip_tuple_fields)
     app.connect("html-page-context", drop_dead_scripts, priority=900)
+    app.connect("html-page-context", mend_way_back)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -95,8 +95,7 @@ def inspect_logits(real_logits: Tensor, fake_logits: Tensor) -> LogitReport:
 
     * ``lowest``, ``highest``: of all. Inside [0, 1]: these are probabilities, not logits.
     * ``gap``: E_real[d] − E_fake[d] > 0, or the sign is wrong.
-    * ``gain``: E_real[d] − log E_fake[exp(d)], nats by which p_g·exp(d)/Z is nearer to the data than p_g
-      (Donsker & Varadhan); below 0 it is farther.
+    * ``gain``: E_real[d] − log E_fake[exp(d)], the nats by which p_g·exp(d)/Z is nearer to the data than p_g.
     * ``mean_ratio``: E_fake[exp(d)], 1 for a log ratio, below 1 where data are out of the generator's reach.
     * ``slope``: what logistic calibration multiplies d by; 1 for a log ratio, ½ for twice a log ratio.
     * ``z``: MH-GAN's statistic, beside its standard deviation ``z_spread`` under calibration, 2√Var(σ(d)).

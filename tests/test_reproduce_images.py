@@ -8,14 +8,14 @@ import torch
 from laws import seeded
 from torch.distributions import Normal, Uniform
 
-from logitflow import LatentTarget, run, zoo
+from logitflow import LatentTarget, cli, commands, run, zoo
 from logitflow.metrics.images import classifier_extractor, judge_against
 from logitflow.models import DCGANDiscriminator, DCGANGenerator
 from logitflow.models.classifier import Classifier
 from logitflow.reproduce import curve_rows, image_rows, images, reproduce_images
 from logitflow.reproduce.lab import follow, open_lab, row_target
 from logitflow.reproduce.settings import PLAIN, PLAIN_STEPS
-from logitflow.reproduce.table import STEPS
+from logitflow.reproduce.table import STEPS, recall
 from logitflow.run import seeded_generator
 from logitflow.samplers import gradient_flow, gradient_root, precondition
 
@@ -296,3 +296,61 @@ def test_a_box_cannot_be_preconditioned():
     box = LatentTarget(lambda z: z, lambda x: x.sum(1), Uniform(-torch.ones(2), torch.ones(2)))
     with pytest.raises(ValueError, match="cannot be preconditioned"):
         precondition(box, gradient_flow, torch.eye(2))
+
+
+# --- on another device ------------------------------------------------------------------------------
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("cifar10", "reproduce_images"),
+        ("text", "reproduce_text"),
+        ("beyond-gans", "reproduce_beyond"),
+    ],
+)
+def test_the_command_says_where(tmp_path, monkeypatch, name, function, device):
+    asked = []
+
+    def table(**keywords):
+        asked.append(keywords["device"])
+        raise ValueError("no table today")
+
+    monkeypatch.setattr(commands, function, table)
+    assert cli.main(["reproduce", name, "--device", device, "--out", str(tmp_path)]) == 2
+    assert asked == [torch.device(device)]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_gpu_that_is_not_there_is_refused(tmp_path, capsys):
+    assert cli.main(["reproduce", "cifar10", "--device", "cuda", "--out", str(tmp_path)]) == 2
+    assert "there is no CUDA GPU here" in capsys.readouterr().err
+
+
+def test_a_ledger_tells_devices_apart(pair, settings, tmp_path):
+    """Another device draws other numbers."""
+    lab, job = open_lab(pair, **settings), images.jobs(N, 1, N)[0]
+    other, ledger = lab._replace(device=torch.device("cuda")), tmp_path / "ledger.json"
+    found = [
+        recall(each, job, ledger, lambda *_, k=k: [k])
+        for k, each in enumerate((lab, other, lab, other))
+    ]
+    assert found == [[0], [1], [0], [1]]
+
+
+@needs_cuda
+def test_a_gpu_makes_the_table_alike(pair, settings, result):
+    cuda = torch.device("cuda")
+    own, lab = open_lab(pair, **settings), open_lab(pair, device=cuda, **settings)
+    there = lab.logits["discriminator"](lab.held_out)
+    here = own.logits["discriminator"](own.held_out)
+    assert there.device.type == "cuda"
+    assert (there.cpu() - here).abs().max() < 0.05 * here.abs().max()  # of bfloat16's eight bits
+    found = reproduce_images(pair, num_samples=N, num_seeds=2, device=cuda, **settings)
+    assert torch.cuda.get_device_name() in found["hardware"]
+    for row, twin in zip(found["rows"], result["rows"], strict=True):
+        assert (row["method"], row["settings"]) == (twin["method"], twin["settings"])
+        assert math.isfinite(row["metrics"]["frechet_distance"]["mean"])

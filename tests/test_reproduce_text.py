@@ -309,3 +309,12 @@ def test_the_command_writes_the_table_and_its_pictures(result, tmp_path, monkeyp
         "reproduce text --num-samples 8"
         in json.loads((tmp_path / "text.json").read_text())["command"]
     )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_makes_the_table_alike(pair, settings, result):
+    found = reproduce_text(pair, **KEYWORDS, device=torch.device("cuda"), **settings)
+    assert torch.cuda.get_device_name() in found["hardware"]
+    for row, twin in zip(found["rows"], result["rows"], strict=True):
+        assert (row["method"], row["settings"]) == (twin["method"], twin["settings"])
+        assert math.isfinite(row["metrics"]["js_4"]["mean"])

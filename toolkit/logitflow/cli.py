@@ -164,3 +164,4 @@ def _add_reproduce(subparsers: Any) -> None:
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for JSON and PNG")
     parser.add_argument("--num-samples", type=count, default=10_000, help="samples a row and seed")
     parser.add_argument("--seeds", type=count, default=5, help="how many seeds")
+    add_device(parser)

@@ -99,15 +99,16 @@ def _read_samples(path: Path) -> torch.Tensor:
 
 
 def reproduce(options: argparse.Namespace) -> None:
-    """Run the tables, each into one JSON and one picture."""
+    """Run the tables, each into one JSON and one picture; points are moved on the CPU alone."""
+    at = choose(options.device)
     for name in options.data:
         command = typed("reproduce", name, num_samples=options.num_samples, seeds=options.seeds)
         path = options.out / f"{name}.json"
         ledger = options.out / f"{name}.unfinished.json"
         others: dict[str, Callable[..., dict[str, Any]]] = {
-            "cifar10": reproduce_images,
-            "text": reproduce_text,
-            "beyond-gans": partial(reproduce_beyond, say=print),
+            "cifar10": partial(reproduce_images, device=at),
+            "text": partial(reproduce_text, device=at),
+            "beyond-gans": partial(reproduce_beyond, say=print, device=at),
         }
         run_table = others.get(name, partial(run_reproduce, name))
         result = run_table(

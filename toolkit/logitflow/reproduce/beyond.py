@@ -13,6 +13,7 @@ from logitflow.models import RealNVP
 from logitflow.recipes import DATA_SETS, MODELS, toy
 from logitflow.reproduce.beyond_images import LOGITS, beyond_image_tables
 from logitflow.reproduce.common import Row, hardware, heading, summarise
+from logitflow.reproduce.lab import CPU
 from logitflow.reproduce.toys import run_rows
 from logitflow.samplers import Sampler, gradient_flow, langevin
 from logitflow.target import LatentTarget, Network
@@ -49,6 +50,7 @@ def reproduce_beyond(
     command: str = "",
     ledger: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
+    device: torch.device = CPU,
 ) -> dict[str, Any]:
     """Run every row on each shipped model of the toys and of CIFAR-10.
 
@@ -58,6 +60,7 @@ def reproduce_beyond(
         command: what was typed, for the record.
         ledger: a file in which finished runs are kept, so that a killed table goes on; the caller removes it.
         say: is told which models of CIFAR-10 the zoo has not got.
+        device: where to compute the images; another draws other numbers. Points stay on the CPU.
 
     Returns:
         A dictionary for JSON: command, hardware, seeds, and for each model a table: of images as
@@ -75,14 +78,18 @@ def reproduce_beyond(
         for model in MODELS
     ]
     tables += beyond_image_tables(
-        num_samples=min(num_samples, IMAGES), num_seeds=num_seeds, ledger=ledger, say=say
+        num_samples=min(num_samples, IMAGES),
+        num_seeds=num_seeds,
+        ledger=ledger,
+        say=say,
+        device=device,
     )
     return {
         "experiment": "beyond-gans",
         "command": command,
         "num_samples": num_samples,
         "seeds": list(range(num_seeds)),
-        "hardware": hardware(),
+        "hardware": hardware(device),
         "tables": tables,
     }
 

@@ -19,7 +19,7 @@ from logitflow.models.flow_images import Step
 from logitflow.ratio import corrected
 from logitflow.recipes import IMAGE_MODELS
 from logitflow.reproduce.common import Row, heading, summarise
-from logitflow.reproduce.lab import Lab
+from logitflow.reproduce.lab import CPU, Lab
 from logitflow.reproduce.table import Job, gather, measure, numbers, plan, recall
 from logitflow.run import seeded_generator
 from logitflow.samplers import Sampler, gradient_flow, langevin
@@ -59,6 +59,7 @@ def beyond_image_tables(
     judge: Judge | None = None,
     held_out: Tensor | None = None,
     say: Callable[[str], None] = lambda line: None,
+    device: torch.device = CPU,
 ) -> list[dict[str, Any]]:
     """Run every row on each model of CIFAR-10 that the zoo has, in bfloat16.
 
@@ -69,6 +70,7 @@ def beyond_image_tables(
         judge: who looks and compares; None for our CIFAR-10 classifier.
         held_out: real images in [−1, 1], for what real ones get; None for CIFAR-10's test images.
         say: is told which models are passed over.
+        device: where to compute.
 
     Returns:
         For each model a table for JSON: who judges; what real images get; each row with its settings, seeds,
@@ -80,16 +82,22 @@ def beyond_image_tables(
         if name in zoo.names():
             if held_out is None:
                 held_out = from_bytes(cifar10("test").pixels)
-            lab = open_model_lab(name, judge=judge, held_out=held_out)
+            lab = open_model_lab(name, judge=judge, held_out=held_out, device=device)
             tables.append(_table(model, lab, num_samples, num_seeds, ledger))
         else:
             say(f"the zoo has no {name}: passed over")
     return tables
 
 
-def open_model_lab(name: str | Path, *, judge: Judge | None = None, held_out: Tensor) -> Lab:
+def open_model_lab(
+    name: str | Path,
+    *,
+    judge: Judge | None = None,
+    held_out: Tensor,
+    device: torch.device = CPU,
+) -> Lab:
     """Load a model, made fast, with its three logits."""
-    pair = zoo.load(name)
+    pair = zoo.to_device(zoo.load(name), device)
     assert pair.fitted is not None
     alone: Any = pair.discriminator.logit  # of the GAN, without the corrector
     gan_logit, corrector = _quick(alone), _quick(pair.networks["corrector"])
@@ -97,7 +105,8 @@ def open_model_lab(name: str | Path, *, judge: Judge | None = None, held_out: Te
     together = corrected(gan_logit, corrector)
     logits = dict(zip(LOGITS, (together, fitted, gan_logit), strict=True))
     quick = pair._replace(generator=_quick(pair.generator), discriminator=together)
-    return Lab(quick, logits, held_out, judge or shipped_judge(), {}, BATCH_SIZE)
+    judge = judge or shipped_judge()
+    return Lab(quick, logits, held_out.to(device), judge, {}, BATCH_SIZE, device)
 
 
 def _quick(network: nn.Module) -> Any:

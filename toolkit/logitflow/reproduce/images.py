@@ -11,7 +11,7 @@ from torch import Tensor
 from logitflow.metrics import features as measures
 from logitflow.metrics.images import Judge, evaluate_images, look
 from logitflow.reproduce.common import hardware, heading, summarise
-from logitflow.reproduce.lab import Lab, open_lab
+from logitflow.reproduce.lab import CPU, Lab, open_lab
 from logitflow.reproduce.settings import PLAIN, PLAIN_STEPS, curve_rows, image_rows
 from logitflow.reproduce.table import Job, gather, measure, numbers, plan, recall
 from logitflow.run import seeded_generator
@@ -64,6 +64,7 @@ def reproduce_images(
     ledger: Path | None = None,
     judge: Judge | None = None,
     held_out: Tensor | None = None,
+    device: torch.device = CPU,
 ) -> dict[str, Any]:
     """Run every row and every curve on a trained pair.
 
@@ -76,6 +77,7 @@ def reproduce_images(
         ledger: a file in which finished runs are kept, so that a killed table goes on; the caller removes it.
         judge: who looks and compares; None for our CIFAR-10 classifier.
         held_out: real images in [−1, 1]; None for CIFAR-10's test images.
+        device: where to compute; another draws other numbers.
 
     Returns:
         A dictionary for JSON: command, hardware, who judges; what real images get; each row with its settings,
@@ -88,7 +90,7 @@ def reproduce_images(
     """
     if num_seeds < 1 or num_samples < 4:
         raise ValueError("a table needs at least 1 seed and 4 images")
-    lab = open_lab(pair, judge=judge, held_out=held_out)
+    lab = open_lab(pair, judge=judge, held_out=held_out, device=device)
     few = min(curve_samples, num_samples)
     lines, curves = gather(
         jobs(num_samples, num_seeds, few), partial(do, lab, ledger=ledger), desc="reproduce cifar10"
@@ -101,7 +103,7 @@ def reproduce_images(
         "num_samples": num_samples,
         "curve_samples": few,
         "precision": "bfloat16",
-        "hardware": hardware(),
+        "hardware": hardware(device),
         "extractor": lab.judge.extractor.name,
         "reference": lab.judge.reference.name,
         "calibration": lab.calibration,

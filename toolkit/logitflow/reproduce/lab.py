@@ -21,6 +21,8 @@ from logitflow.run import run, seeded_generator
 from logitflow.samplers import Sampler
 from logitflow.target import LatentTarget, Network
 
+CPU = torch.device("cpu")
+
 
 class Lab(NamedTuple):
     """What the rows of a table share."""
@@ -31,10 +33,15 @@ class Lab(NamedTuple):
     judge: Any  # who measures: a `Judge` of images, a `TextReference`
     calibration: dict[str, float]  # how far the discriminator's logit is from a log ratio
     batch_size: int = 250
+    device: torch.device = CPU  # where the networks are and the points move
 
 
 def open_lab(
-    pair: str | Path, *, judge: Judge | None = None, held_out: Tensor | None = None
+    pair: str | Path,
+    *,
+    judge: Judge | None = None,
+    held_out: Tensor | None = None,
+    device: torch.device = CPU,
 ) -> Lab:
     """Load a pair of images, made fast, with its logits.
 
@@ -42,9 +49,11 @@ def open_lab(
         pair: a name of the zoo or a folder.
         judge: who looks and compares; None for our CIFAR-10 classifier.
         held_out: real images in [−1, 1]; None for CIFAR-10's test images.
+        device: where to compute.
     """
-    quick = fast_pair(zoo.load(pair))
+    quick = fast_pair(zoo.to_device(zoo.load(pair), device))
     real = from_bytes(cifar10("test").pixels) if held_out is None else held_out
+    real = real.to(device)
     calibration, facts = calibrated(*scores(quick.discriminator, quick, real))
     logits: dict[str, Network] = {
         "discriminator": quick.discriminator,
@@ -52,7 +61,7 @@ def open_lab(
     }
     if quick.fitted is not None:
         logits["fitted"] = quick.fitted
-    return Lab(quick, logits, real, judge or shipped_judge(), facts)
+    return Lab(quick, logits, real, judge or shipped_judge(), facts, device=device)
 
 
 def scores(
@@ -63,10 +72,10 @@ def scores(
     Args:
         logit: the discriminator or another.
         pair: whose generator draws.
-        real: held-out samples, (M, *sample_shape).
+        real: held-out samples, (M, *sample_shape), on the networks' device.
         as_data: what the generator's output is made into before it is scored beside data.
     """
-    z = priors.sample(pair.prior, len(real), seeded_generator(0, 100))
+    z = priors.sample(pair.prior, len(real), seeded_generator(0, 100, real.device))
     with torch.no_grad():
         fake = (as_data(pair.generator(part)) for part in z.split(250))
         on_fake = torch.cat([logit(part) for part in fake])
@@ -114,10 +123,8 @@ def row_target(lab: Lab, row: Row) -> tuple[LatentTarget, Counted]:
     counted = Counted(lab.logits[row.logit])
     if row.space == "latent":
         return LatentTarget(lab.pair.generator, counted, lab.pair.prior), counted
-    shape = lab.held_out.shape[1:]
-    return LatentTarget(
-        lambda x: x, counted, Uniform(-torch.ones(shape), torch.ones(shape))
-    ), counted
+    one = torch.ones(lab.held_out.shape[1:], device=lab.device)
+    return LatentTarget(lambda x: x, counted, Uniform(-one, one)), counted
 
 
 def generate(target: LatentTarget, z: Tensor, batch_size: int) -> Tensor:
@@ -146,7 +153,8 @@ def follow(
     at = at or (sum(num_steps for _, num_steps in samplers),)
     batches = []
     for b, part in enumerate(progress(z.split(batch_size), desc=row.method, unit="batch")):
-        batches.append(_follow_batch(samplers, part, seeded_generator(seed, 1000 + b), meter))
+        rng = seeded_generator(seed, 1000 + b, z.device)
+        batches.append(_follow_batch(samplers, part, rng, meter))
         batches[-1] = {k: batches[-1][k] for k in at}
     return [
         (

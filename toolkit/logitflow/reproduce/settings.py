@@ -143,7 +143,7 @@ def _langevin(step_size: float, adjust: bool = False) -> MakeSampler:
 def _preconditioned(step_size: float, power: float = 0.5) -> MakeSampler:
     def make(target: LatentTarget) -> Sampler:
         assert target.prior is not None
-        pilot = priors.sample(target.prior, 500, seeded_generator(0, 300))
+        pilot = priors.sample(target.prior, 500, seeded_generator(0, 300, target.prior.mean.device))
         root = gradient_root(target, pilot, power=power)
         sampler = precondition(target, _flow(step_size), root)
         return sampler._replace(description=f"{sampler.description}, P = C^−{power}")

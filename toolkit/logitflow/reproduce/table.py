@@ -72,13 +72,15 @@ def recall(
 ) -> list[dict[str, Any]]:
     """A job's figures, at each of its steps; those of a finished job are found in the ledger."""
     what = [heading(job.row), *job[1:], lab.batch_size, lab.pair.card["networks"]]
+    if lab.device.type != "cpu":  # which draws other numbers
+        what.append(lab.device.type)
     return remembered(ledger, json.dumps(what), partial(work, lab, job))
 
 
 def measure(lab: Lab, job: Job, figures: Figures, few_figures: Figures) -> list[dict[str, Any]]:
     """Do a job: every figure at its end, or a few at each step of a curve."""
     row, seed, n, at = job
-    z = priors.sample(lab.pair.prior, n, seeded_generator(seed, 1))
+    z = priors.sample(lab.pair.prior, n, seeded_generator(seed, 1, lab.device))
     clock = time.perf_counter()
     if row is None or row.space == "data":
         base = LatentTarget(lab.pair.generator, lab.pair.discriminator, lab.pair.prior)
@@ -88,7 +90,7 @@ def measure(lab: Lab, job: Job, figures: Figures, few_figures: Figures) -> list[
         return [{"steps": 0, **_cost(0, 0, seconds, n), **figures(x, lab.judge)}]
     target, counted = row_target(lab, row)
     if not row.stages:
-        rng = seeded_generator(seed, 2)
+        rng = seeded_generator(seed, 2, lab.device)
         x = rejection_sample(
             target, num_samples=n, generator=rng, percentile=DRS_PERCENTILE, batch_size=250
         ).x

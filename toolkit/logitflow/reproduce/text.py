@@ -13,7 +13,7 @@ from logitflow.metrics.text import TextReference, evaluate_text
 from logitflow.metrics.text_reference import load_reference
 from logitflow.ratio import z_statistic
 from logitflow.reproduce.common import Row, hardware, heading, summarise
-from logitflow.reproduce.lab import Lab, calibrated, fast_pair, scores
+from logitflow.reproduce.lab import CPU, Lab, calibrated, fast_pair, scores
 from logitflow.reproduce.settings import text_curve_rows, text_rows
 from logitflow.reproduce.table import Job, gather, measure, numbers, plan, recall
 from logitflow.run import seeded_generator
@@ -57,7 +57,11 @@ def _of_decoded(logit: Network) -> Network:
 
 
 def open_text_lab(
-    pair: str | Path, *, reference: TextReference | None = None, held_out: Tensor | None = None
+    pair: str | Path,
+    *,
+    reference: TextReference | None = None,
+    held_out: Tensor | None = None,
+    device: torch.device = CPU,
 ) -> Lab:
     """Load a pair of text, made fast, with its logits, calibrated between real and *decoded* generated windows.
 
@@ -65,20 +69,21 @@ def open_text_lab(
         pair: a name of the zoo or a folder.
         reference: None for the shipped one.
         held_out: codes of real windows, (M, 32); None for some of the benchmark's test text.
+        device: where to compute.
     """
-    own = fast_pair(zoo.load(pair))
+    own = fast_pair(zoo.to_device(zoo.load(pair), device))
     if held_out is None:
         known = windows(billion_words("test").sentences)
         order = torch.randperm(len(known), generator=seeded_generator(0, 101))
         held_out = known[order[:HELD_OUT]]
-    real = one_hot(held_out)
+    real = one_hot(held_out).to(device)
     _, facts = calibrated(*scores(own.discriminator, own, real, decoded))
     if own.fitted is not None:
         fitted = scores(own.fitted, own, real, decoded)
         facts["z_fitted"] = z_statistic(*fitted).statistic
         facts["mean_ratio_fitted"] = float(fitted[1].double().exp().mean())
     logits = text_logits(own, facts["shift"], facts["slope"])
-    return Lab(own, logits, held_out, reference or load_reference(), facts)
+    return Lab(own, logits, held_out, reference or load_reference(), facts, device=device)
 
 
 def jobs(lab: Lab, num_samples: int, num_seeds: int, curve_samples: int) -> list[Job]:
@@ -115,6 +120,7 @@ def reproduce_text(
     ledger: Path | None = None,
     reference: TextReference | None = None,
     held_out: Tensor | None = None,
+    device: torch.device = CPU,
 ) -> dict[str, Any]:
     """Run every row and every curve on a trained pair.
 
@@ -127,6 +133,7 @@ def reproduce_text(
         ledger: a file in which finished runs are kept, so that a killed table goes on; the caller removes it.
         reference: None for the shipped one.
         held_out: codes of real windows, (M, 32), to calibrate with; None for some of the benchmark's test text.
+        device: where to compute; another draws other numbers.
 
     Returns:
         A dictionary for JSON: command, hardware, the reference; how far the critic and the fitted critic
@@ -142,7 +149,7 @@ def reproduce_text(
     reference = reference or load_reference()
     few = min(curve_samples, num_samples)
     real, real_of_curves = (_real(reference, n) for n in (num_samples, few))
-    lab = open_text_lab(pair, reference=reference, held_out=held_out)
+    lab = open_text_lab(pair, reference=reference, held_out=held_out, device=device)
     table = jobs(lab, num_samples, num_seeds, few)
     lines, curves = gather(table, partial(do, lab, ledger=ledger), desc="reproduce text")
     return {
@@ -152,7 +159,7 @@ def reproduce_text(
         "num_samples": num_samples,
         "curve_samples": few,
         "precision": "bfloat16",
-        "hardware": hardware(),
+        "hardware": hardware(device),
         "reference": reference.name,
         "calibration": lab.calibration,
         "real": {"metrics": real},

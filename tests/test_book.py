@@ -3,40 +3,30 @@
 `make test` builds the book and then runs this file. Without a build, or without Chromium, it skips.
 """
 
-import functools
-import http.server
 import re
-import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, sync_playwright
+from axe_playwright_python.base import AXE_FILE_PATH
+from browsing import (
+    DESKTOP,
+    HTML,
+    NEEDS_BOOK_AND_BROWSER,
+    ROOT,
+    VENDORED,
+    Visit,
+    chromium,
+    open_page,
+    served,
+)
+from playwright.sync_api import Browser, Page
 
-ROOT = Path(__file__).resolve().parent.parent
-HTML = ROOT / "_build" / "html"
 SCREENSHOTS = ROOT / "_build" / "screenshots"
-VENDORED = (HTML / "_static/vendor/mathjax/tex-mml-chtml.js").is_file()
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-WIDTHS = {"desktop": 1280, "phone": 390}
-SERVED_HOST = "127.0.0.1"
+WIDTHS = {"desktop": DESKTOP, "phone": 390}
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not (HTML / "index.html").is_file(), reason="no built book: make book"),
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
-]
+pytestmark = NEEDS_BOOK_AND_BROWSER
 
 
 def built_pages() -> list[str]:
@@ -48,70 +38,24 @@ def built_pages() -> list[str]:
     return sorted(name for name in names if not name.startswith("_static/"))
 
 
-class Visit(NamedTuple):
-    """A loaded page and everything that went wrong while it loaded."""
-
-    page: Page
-    failed: list[str]
-    foreign: list[str]
-    console: list[str]
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves files and logs nothing."""
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    handler = functools.partial(QuietHandler, directory=str(HTML))
-    with http.server.ThreadingHTTPServer((SERVED_HOST, 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://{SERVED_HOST}:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with served(HTML) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
+    with chromium() as browser:
+        yield browser
 
 
-def open_page(browser: Browser, url: str) -> Visit:
-    """Open `url` in a fresh profile and wait until its equations and fonts are there."""
-    page = browser.new_page(viewport={"width": WIDTHS["desktop"], "height": 900})
-    visit = Visit(page, [], [], [])
-
-    def on_response(response: Response) -> None:
-        if response.status >= 400:
-            visit.failed.append(f"{response.status} {response.url}")
-
-    def on_request(request: Request) -> None:
-        if not request.url.startswith((f"http://{SERVED_HOST}:", "file:", "data:", "blob:")):
-            visit.foreign.append(request.url)
-
-    def on_console(message: ConsoleMessage) -> None:
-        if message.type == "error":
-            visit.console.append(message.text)
-
-    page.on("response", on_response)
-    page.on("requestfailed", lambda request: visit.failed.append(f"failed {request.url}"))
-    page.on("request", on_request)
-    page.on("console", on_console)
-    page.on("pageerror", lambda error: visit.console.append(str(error)))
-    page.goto(url, wait_until="load")
-    page.evaluate("window.MathJax?.startup?.promise")
-    page.evaluate("document.fonts.ready.then(() => null)")
-    return visit
+def one_worker_each(names: list[str]) -> list[Any]:
+    """All tests of a page go to the same process, which opens it once (`pytest --dist loadgroup`)."""
+    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
 
 
-@pytest.fixture(params=built_pages() or ["index.html"], scope="module")
+@pytest.fixture(params=one_worker_each(built_pages() or ["index.html"]), scope="module")
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -197,14 +141,64 @@ def test_no_control_is_dead(visit: Visit) -> None:
     assert visit.page.query_selector_all(widgets) == []
 
 
-def test_opens_from_a_folder(browser: Browser) -> None:
-    """The pages open as files too, with their equations set; the first one leads to the book."""
-    visit = open_page(browser, (HTML / "book/notation.html").as_uri())
-    written = visit.page.locator(".math").count()
-    assert 0 < written <= visit.page.locator(".math mjx-container").count()
-    assert visit.console == []
-    if VENDORED:
-        assert visit.foreign == []
-    visit.page.goto((HTML / "index.html").as_uri())
-    visit.page.wait_for_url("**/book/index.html")
-    visit.page.close()
+def test_pictures_are_legible_in_the_dark(visit: Visit) -> None:
+    """Figures are drawn on white: in the dark theme each keeps its white card, and its colours."""
+    bare = visit.page.evaluate(
+        """() => {
+            document.documentElement.dataset.theme = 'dark';
+            const found = [...document.querySelectorAll('.bd-article img')].filter(image => {
+                const style = getComputedStyle(image);
+                return style.backgroundColor !== 'rgb(255, 255, 255)' || style.filter !== 'none';
+            }).map(image => image.src.slice(-60));
+            document.documentElement.dataset.theme = 'light';
+            return found;
+        }"""
+    )
+    assert bare == []
+
+
+# What repeats thousands of times is looked at once: a token of code of each kind. Formulas are left out: with
+# all that MathJax makes of them, axe reads a page for a minute.
+LIGHTEN = """() => {
+    const seen = new Set();
+    document.querySelectorAll('.highlight span, .math').forEach(node => {
+        if (node.matches('.math')) node.remove();
+        else if (seen.has(node.className)) node.replaceWith(...node.childNodes);
+        else seen.add(node.className);
+    });
+}"""
+# The dark theme differs in colours alone: five elements of each kind in each place show them.
+PRUNE = """() => {
+    const seen = {}, kind = node => node ? `${node.tagName}.${node.className}` : '';
+    document.querySelectorAll('.bd-article *').forEach(node => {
+        const place = [node, node.parentElement, node.parentElement?.parentElement].map(kind).join('<');
+        seen[place] = (seen[place] ?? 0) + 1;
+        if (seen[place] > 5) node.remove();
+    });
+    document.documentElement.dataset.theme = document.documentElement.dataset.mode = 'dark';
+}"""
+
+
+def findings(page: Page, options: str) -> list[str]:
+    """What axe finds critical or serious on the page."""
+    found = page.evaluate(f"axe.run(document, {{resultTypes: ['violations'], {options}}})")
+    return [
+        f"{violation['id']}: {violation['help']}: {[node['html'][:150] for node in violation['nodes'][:3]]}"
+        for violation in found["violations"]
+        if violation["impact"] in ("critical", "serious")
+    ]
+
+
+def test_page_is_accessible(visit: Visit) -> None:
+    """axe finds nothing critical or serious, in light or dark. The last test: it thins the page."""
+    page = visit.page
+    page.set_viewport_size({"width": WIDTHS["desktop"], "height": 900})
+    page.evaluate("document.documentElement.dataset.theme = 'light'")
+    page.evaluate(Path(AXE_FILE_PATH).read_text())
+    page.evaluate(LIGHTEN)
+    light = findings(page, "iframes: false")
+    page.evaluate(PRUNE)
+    page.wait_for_timeout(300)  # colours fade from theme to theme
+    dark = findings(page, "iframes: false, runOnly: ['color-contrast']")
+    assert light == []
+    assert dark == []

@@ -326,6 +326,7 @@ const STYLE = `
 .live-side dl { display: grid; grid-template-columns: auto 1fr; gap: 0.1rem 0.8rem; margin: 0.3rem 0 0; }
 .live-side :is(dt, dd) { margin: 0; font-weight: normal; }
 .live-side dd { text-align: right; }
+.live .live-stage .live-side :is(dt, dd) { overflow-wrap: normal; }
 .live-side p { margin: 0.6rem 0 0; }
 .live-said { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 @media print { .live-still ~ .live-stage { display: none; } .live-on > .live-still { display: block; } }

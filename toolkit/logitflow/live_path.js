@@ -6,6 +6,8 @@ const PATH_STYLE = `
 .live-lines { flex: 1 1 17rem; min-width: 0; max-width: 100%; overflow-x: auto; margin: 0; padding: 0; list-style: none; }
 .live-lines li { margin: 0; line-height: 1.9; }
 .live-lines code { font: 0.85rem monospace; white-space: pre; color: inherit; background: none; border: none; padding: 0; }
+.live-path label { grid-template-columns: auto 1fr auto; }
+.live-path .live-value { text-align: right; white-space: nowrap; }
 .live-lines mark { color: #1a1a1a; background: #ffd58a; text-decoration: underline; padding: 0; }
 `;
 
@@ -57,8 +59,10 @@ function mountPath(root, { images, texts, figures, label, key }) {
   const slider = field({ name: "frame", label: counted, range: [0, last, 1], format: (frame) => figures[frame][counted], value: 0 }, sought);
   const play = make("button", { type: "button" }), list = make("dl"), said = make("p", { className: "live-said", role: "status" });
   root.append(make("style", {}, STYLE + PATH_STYLE), make("div", { className: "live-stage" }, picture.element,
-    make("div", { className: "live-side" }, slider.element, play, list, make("p", {}, key), said)));
+    make("div", { className: "live-side live-path" }, slider.element, play, list, make("p", {}, key), said)));
   root.classList.add("live-on");
+  const longest = Math.max(...figures.map((each) => each[counted].length));
+  slider.element.querySelector(".live-value").style.minWidth = `${longest}ch`; // so that the slider keeps its length
 
   let playing = !calm, visible = false, timer = null;
   const told = () => Object.entries(figures[slider.read()]);

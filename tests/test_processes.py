@@ -213,17 +213,25 @@ def test_a_killed_process_leaves_shards_from_which_others_continue(tmp_path):
 
 
 def test_torchrun_itself(tmp_path, by_one):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-    launched = subprocess.run(
-        [*launch, "logitflow", *WORDS, str(tmp_path / "out")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=1200,
-    )
-    assert launched.returncode == 0, launched.stderr
-    assert launched.stdout.count("wrote") == 1
+    """The launcher and its two processes import PyTorch each, which takes a busy machine minutes."""
+    # --standalone: a port of its own, though another launcher runs beside
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "logitflow"]
+    with (tmp_path / "said.txt").open("w+") as said:
+        launcher = subprocess.Popen(
+            [sys.executable, "-m", *launch, *WORDS, str(tmp_path / "out")],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"},
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            code = launcher.wait(timeout=1200)
+        finally:
+            launcher.terminate()  # not kill: asked to end, it ends its processes too
+            launcher.wait(timeout=60)
+        said.seek(0)
+        words = said.read()
+    assert code == 0, words
+    assert words.count("wrote") == 1
     assert_same_files(by_one, tmp_path / "out")
 
 

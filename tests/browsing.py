@@ -72,9 +72,16 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+def new_page(browser: Browser) -> Page:
+    """A page as wide as a desktop's, with patience for a machine that others use too."""
+    page = browser.new_page(viewport={"width": DESKTOP, "height": 900})
+    page.set_default_timeout(180_000)
+    return page
+
+
 def open_page(browser: Browser, url: str) -> Visit:
     """Open `url` in a fresh profile and wait until its equations and fonts are there."""
-    page = browser.new_page(viewport={"width": DESKTOP, "height": 900})
+    page = new_page(browser)
     visit = Visit(page, [], [], [])
 
     def on_response(response: Response) -> None:

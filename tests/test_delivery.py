@@ -104,7 +104,8 @@ def test_pdf_says_what_is_missing(tmp_path, monkeypatch):
 
 
 PAGE = """\
-<!doctype html><html lang="en"><style>@media print {{ .bd-sidebar-primary {{ display: none; }} }}</style><body><div class="bd-sidebar-primary"><nav class="bd-links">
+<!doctype html><html lang="en"><style>@media print {{ .bd-sidebar-primary {{ display: none }} }}</style>
+<body><div class="bd-sidebar-primary"><nav class="bd-links">
 <p class="caption">Part</p><a class="reference internal" href="a.html">A</a>
 <a class="reference internal" href="b.html">B</a></nav></div>
 <article class="bd-article"><h1>{title}</h1><section id="here"><h2>Here{title}</h2>

@@ -3,7 +3,16 @@
 from collections.abc import Iterator
 
 import pytest
-from browsing import HTML, NEEDS_BOOK_AND_BROWSER, VENDORED, Visit, chromium, open_page, served
+from browsing import (
+    HTML,
+    NEEDS_BOOK_AND_BROWSER,
+    VENDORED,
+    Visit,
+    chromium,
+    new_page,
+    open_page,
+    served,
+)
 from playwright.sync_api import Browser
 
 pytestmark = [*NEEDS_BOOK_AND_BROWSER, pytest.mark.xdist_group("reading")]
@@ -56,7 +65,7 @@ def test_opens_below_another_address(browser: Browser, below: str) -> None:
 def test_search_finds_a_chapter(browser: Browser, below: str, where: str) -> None:
     """The index was made with the pages, so that a search needs no server."""
     address = below if where == "served" else HTML.as_uri()
-    page = browser.new_page()
+    page = new_page(browser)
     page.goto(f"{address}/search.html?q=Metropolis")
     first = page.locator("#search-results li a").first
     first.wait_for()
@@ -69,7 +78,7 @@ def test_search_finds_a_chapter(browser: Browser, below: str, where: str) -> Non
 
 
 def test_search_box_opens_by_key(browser: Browser, below: str) -> None:
-    page = browser.new_page()
+    page = new_page(browser)
     page.goto(f"{below}/book/notation.html", wait_until="load")
     page.keyboard.press("Control+k")
     page.keyboard.type("Metropolis")
@@ -80,7 +89,7 @@ def test_search_box_opens_by_key(browser: Browser, below: str) -> None:
 
 def test_paper_shows_the_text_alone(browser: Browser) -> None:
     """In print no side bar and no button is left, solutions are open, and no box scrolls."""
-    page = browser.new_page()
+    page = new_page(browser)
     page.route("**/mathjax/**", lambda route: route.abort())
     page.goto((HTML / "book/03-langevin.html").as_uri())
     page.emulate_media(media="print")

@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book test lab lint format types unit book-test pages browser vendor pins clean
+.PHONY: help coursework grade book test lab lint format types unit book-test pages pdf browser vendor pins clean
 
 # the first Python on the path that is new enough; `make PYTHON=/path/to/python3.12 book` chooses another
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
@@ -26,8 +26,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:
 	@echo 'make book    build the book, every chapter executed, and print the page to open'
+	@echo 'make pdf     print the book into one PDF, with Chromium'
 	@echo 'make test    lint, types, tests, the book built from scratch with warnings as errors, its pages in a browser'
 	@echo 'make lab     open the chapters as notebooks in JupyterLab'
+	@echo 'make coursework   the assignments: notebooks to hand out, solutions and graders, in _build/coursework'
+	@echo 'make grade SUBMISSIONS=folder   grade a folder of what came back'
 	@echo 'make lint    formatting, lint and types only        make format   apply the formatting'
 	@echo 'make unit    the tests only                         make clean    remove what was built (not .venv)'
 	@echo 'make pins    resolve pyproject.toml anew and write requirements.txt'
@@ -70,10 +73,24 @@ pages: $(READY) $(VENDOR) _build/executed-with
 book: pages
 	@echo && echo 'The book is built. Open:' && echo '  $(CURDIR)/$(PAGE)'
 
+pdf: pages
+	@.venv/bin/python tools/make_pdf.py
+
 lab: $(READY)
 	@mkdir -p .venv/share/jupyter/lab/settings
 	@cp tools/lab_settings.json .venv/share/jupyter/lab/settings/overrides.json
 	cd book && ../$(RUN) jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) 08-lab-2d.md
+
+# --- the coursework --------------------------------------------------------------------------------
+
+coursework: $(READY)
+	.venv/bin/python tools/build_coursework.py
+
+# SUBMISSIONS is a folder of .ipynb and .zip files, of one assignment or of several.
+grade: $(READY)
+	@test -n "$(SUBMISSIONS)" || { echo 'Say where the submissions are: make grade SUBMISSIONS=path/to/folder' >&2; exit 1; }
+	@test -d _build/coursework/autograder || $(MAKE) --no-print-directory coursework
+	.venv/bin/python tools/grade_coursework.py "$(SUBMISSIONS)" --jobs $(JOBS)
 
 # --- the checks ------------------------------------------------------------------------------------
 
@@ -86,14 +103,17 @@ format: $(READY)
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
 
+# what looks at the built book
+BUILT := tests/test_book.py tests/test_links.py tests/test_reading.py
+
 unit: $(READY)
-	OMP_NUM_THREADS=1 MPLBACKEND=agg $(RUN) pytest -n $(JOBS) --ignore=tests/test_book.py
+	OMP_NUM_THREADS=1 MPLBACKEND=agg $(RUN) pytest -n $(JOBS) $(BUILT:%=--ignore=%)
 
 # From scratch: no executed chapter is taken from an earlier build.
 book-test: $(READY)
 	rm -rf _build/html _build/.doctrees _build/.jupyter_cache
 	@$(MAKE) --no-print-directory pages
-	$(RUN) pytest tests/test_book.py
+	$(RUN) pytest -n $(JOBS) --dist loadgroup $(BUILT)
 
 test: lint
 	@$(MAKE) --no-print-directory unit

@@ -115,7 +115,9 @@ def test_the_critics_gradient_reaches_the_latent():
 
 def test_the_penaltys_second_derivatives_are_right():
     """In double precision, against finite differences."""
-    critic = TextCritic(3, 1, length=4, num_characters=5).double()
+    with torch.random.fork_rng(devices=[]):  # where a kink is near, finite differences are wrong
+        torch.default_generator.manual_seed(0)
+        critic = TextCritic(3, 1, length=4, num_characters=5).double()
     x = torch.rand(2, 4, 5, generator=seeded(), dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda x: critic(x.sin()), (x,))
     real, fake = torch.rand(2, 2, 4, 5, generator=seeded(1), dtype=torch.float64)

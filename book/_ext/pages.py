@@ -70,6 +70,14 @@ def mend_way_back(
     context["body"] = re.sub(r'#(logitflow[\w.]*)"', mend, context["body"])
 
 
+def make_entries_items(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Give the bibliography's list items: a list of docutils' deprecated "doc-biblioentry" is read as empty."""
+    if "body" in context:
+        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+
+
 def read_as_plain_text(
     app: Sphinx, what: str, name: str, item: object, options: object, lines: list[str]
 ) -> None:
@@ -99,4 +107,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-skip-member", skip_tuple_fields)
     app.connect("html-page-context", drop_dead_scripts, priority=900)
     app.connect("html-page-context", mend_way_back)
+    app.connect("html-page-context", make_entries_items)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

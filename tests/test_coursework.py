@@ -319,7 +319,7 @@ def test_a_function_may_not_lean_on_the_toolkit():
     with on_path(SOURCES):
         from checks import by_yourself
 
-    bound = velocity_weight("kl")
+    bound = velocity_weight("logd")
 
     def honest(d):
         return torch.exp(d)

@@ -24,7 +24,12 @@ from logitflow.ratio import fit_log_ratio
 from logitflow.recipes import IMAGE_MODELS, beyond_images, train_beyond_images
 from logitflow.recipes.beyond import Model
 from logitflow.recipes.beyond_images import GAN
-from logitflow.reproduce import beyond_image_rows, beyond_image_tables, logits_of, open_model_lab
+from logitflow.reproduce import (
+    beyond_image_rows,
+    logits_of,
+    open_model_lab,
+    reproduce_beyond_images,
+)
 from logitflow.reproduce import beyond_images as tables
 from logitflow.reproduce.common import Row
 from logitflow.samplers import gradient_flow, langevin
@@ -235,7 +240,8 @@ def test_the_table_of_each_model(folder, judge, tmp_path, monkeypatch):
     monkeypatch.setitem(tables.SETTINGS, "another", (0.1, 0.01, 0.1))
     said = []
     settings = {"num_samples": 8, "num_seeds": 2, "ledger": tmp_path / "ledger.json", **judge}
-    [table] = beyond_image_tables(say=said.append, **settings)
+    result = reproduce_beyond_images(say=said.append, **settings)
+    [table] = result["tables"]
     assert said == ["the zoo has no cifar10-another: passed over"]
     assert table["experiment"] == folder.name
     assert table["pair"]["gan"] == GAN
@@ -259,8 +265,8 @@ def test_the_table_of_each_model(folder, judge, tmp_path, monkeypatch):
         assert row["metrics"]["fall"]["mean"] == pytest.approx(sum(falls) / 2)
         assert {"frechet_distance", "inception_score", "precision"} <= set(row["metrics"])
     assert table["real"]["frechet_distance"]["mean"] >= 0
-    assert json.loads(json.dumps(table)) == table
-    assert beyond_image_tables(**settings) == [table]
+    assert json.loads(json.dumps(result)) == result
+    assert reproduce_beyond_images(**settings) == result
 
 
 def test_the_rows_are_the_methods_with_each_logit():

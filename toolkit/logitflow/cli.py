@@ -158,8 +158,9 @@ def _add_reproduce(subparsers: Any) -> None:
     parser.add_argument(
         "data",
         nargs="+",
-        choices=(*DATA_SETS, "cifar10", "text", "beyond-gans"),
-        help="one or more experiments; beyond-gans: VAEs, flows and MMD-GANs",
+        choices=(*DATA_SETS, "cifar10", "text", "beyond-gans", "beyond-images"),
+        help="one or more experiments; beyond-gans: the toys' VAEs, flows and "
+        "MMD-GANs; beyond-images: CIFAR-10's",
     )
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for JSON and PNG")
     parser.add_argument("--num-samples", type=count, default=10_000, help="samples a row and seed")

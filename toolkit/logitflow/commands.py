@@ -20,7 +20,13 @@ from logitflow.files import write_atomically
 from logitflow.metrics import evaluate_images, evaluate_text, label
 from logitflow.metrics.text_reference import load_reference
 from logitflow.processes import gathered, is_first, share
-from logitflow.reproduce import measure, reproduce_beyond, reproduce_images, reproduce_text
+from logitflow.reproduce import (
+    measure,
+    reproduce_beyond,
+    reproduce_beyond_images,
+    reproduce_images,
+    reproduce_text,
+)
 from logitflow.reproduce import reproduce as run_reproduce
 from logitflow.run import seeded_generator
 from logitflow.target import LatentTarget
@@ -108,7 +114,8 @@ def reproduce(options: argparse.Namespace) -> None:
         others: dict[str, Callable[..., dict[str, Any]]] = {
             "cifar10": partial(reproduce_images, device=at),
             "text": partial(reproduce_text, device=at),
-            "beyond-gans": partial(reproduce_beyond, say=print, device=at),
+            "beyond-gans": reproduce_beyond,
+            "beyond-images": partial(reproduce_beyond_images, say=print, device=at),
         }
         run_table = others.get(name, partial(run_reproduce, name))
         result = run_table(

@@ -7,7 +7,11 @@ from logitflow.reproduce.beyond import (
     logits_of,
     reproduce_beyond,
 )
-from logitflow.reproduce.beyond_images import beyond_image_rows, beyond_image_tables, open_model_lab
+from logitflow.reproduce.beyond_images import (
+    beyond_image_rows,
+    open_model_lab,
+    reproduce_beyond_images,
+)
 from logitflow.reproduce.common import Counted, Row, hardware, summarise
 from logitflow.reproduce.images import reproduce_images
 from logitflow.reproduce.settings import curve_rows, image_rows, text_curve_rows, text_rows
@@ -19,7 +23,6 @@ __all__ = [
     "Identity",
     "Row",
     "beyond_image_rows",
-    "beyond_image_tables",
     "beyond_rows",
     "check_identity",
     "curve_rows",
@@ -30,6 +33,7 @@ __all__ = [
     "open_model_lab",
     "reproduce",
     "reproduce_beyond",
+    "reproduce_beyond_images",
     "reproduce_images",
     "reproduce_text",
     "rows",

@@ -1,6 +1,5 @@
-"""The tables of models without a discriminator, refined with and without a corrector."""
+"""The tables of the toys' models without a discriminator, refined with and without a corrector."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,15 +10,11 @@ from logitflow import zoo
 from logitflow.data import Mixture
 from logitflow.models import RealNVP
 from logitflow.recipes import DATA_SETS, MODELS, toy
-from logitflow.reproduce.beyond_images import LOGITS, beyond_image_tables
+from logitflow.reproduce.beyond_images import LOGITS
 from logitflow.reproduce.common import Row, hardware, heading, summarise
-from logitflow.reproduce.lab import CPU
 from logitflow.reproduce.toys import run_rows
 from logitflow.samplers import Sampler, gradient_flow, langevin
 from logitflow.target import LatentTarget, Network
-
-IMAGES = 1000
-"""Of CIFAR-10's models a row and seed have no more samples than so many: one costs as much as many points."""
 
 # DGflow's η and γ: the steeper a generator is in its latents, the shorter its steps must be
 FLOW_SETTINGS = {"vae": (3e-3, 0.03), "flow": (1e-4, 0.1), "mmd-gan": (3e-4, 0.1)}
@@ -49,25 +44,20 @@ def reproduce_beyond(
     num_seeds: int = 5,
     command: str = "",
     ledger: Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
-    device: torch.device = CPU,
 ) -> dict[str, Any]:
-    """Run every row on each shipped model of the toys and of CIFAR-10.
+    """Run every row on each shipped model of the toys.
 
     Args:
-        num_samples: samples a row and seed; of images `IMAGES` at most.
+        num_samples: samples a row and seed.
         num_seeds: seeds, counted from 0; a seed sets the latents, the noise and the real samples.
         command: what was typed, for the record.
         ledger: a file in which finished runs are kept, so that a killed table goes on; the caller removes it.
-        say: is told which models of CIFAR-10 the zoo has not got.
-        device: where to compute the images; another draws other numbers. Points stay on the CPU.
 
     Returns:
-        A dictionary for JSON: command, hardware, seeds, and for each model a table: of images as
-        `beyond_image_tables` says, of points like `reproduce`'s, where a row's
-        metric `gain` is the share of the base's distance to the floor that it has gone: 1 at the floor. The
-        flow's table on the 25 Gaussians also says how far p_g·exp(d) is from the data's density
-        (`check_identity`).
+        A dictionary for JSON: command, hardware, seeds, and for each model a table like `reproduce`'s, where a
+        row's metric `gain` is the share of the base's distance to the floor that it has gone: 1 at the
+        floor. The flow's table on the 25 Gaussians also says how far p_g·exp(d) is from the data's
+        density (`check_identity`).
 
     Raises:
         ValueError: fewer than 2 seeds or samples are asked for.
@@ -77,19 +67,12 @@ def reproduce_beyond(
         for name in DATA_SETS
         for model in MODELS
     ]
-    tables += beyond_image_tables(
-        num_samples=min(num_samples, IMAGES),
-        num_seeds=num_seeds,
-        ledger=ledger,
-        say=say,
-        device=device,
-    )
     return {
         "experiment": "beyond-gans",
         "command": command,
         "num_samples": num_samples,
         "seeds": list(range(num_seeds)),
-        "hardware": hardware(device),
+        "hardware": hardware(),
         "tables": tables,
     }
 

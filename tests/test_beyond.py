@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -131,7 +132,10 @@ def test_the_identity_holds_for_the_true_log_ratio():
 
 
 def test_the_table_of_a_model(monkeypatch, tmp_path):
-    """One model, few samples: every row, its gain, and the identity; a second call reads the ledger."""
+    """One model, few samples and steps: rows, gains and the identity; a second call reads the ledger."""
+    few = [row._replace(stages=((row.stages[0][0], 3),)) for row in beyond.beyond_rows("flow")]
+    monkeypatch.setattr(beyond, "beyond_rows", lambda model: few)
+    monkeypatch.setattr(beyond, "check_identity", partial(check_identity, points=240))
     monkeypatch.setattr(beyond, "DATA_SETS", ("25gaussians",))
     monkeypatch.setattr(beyond, "MODELS", {"flow": None})
     ledger = tmp_path / "ledger.json"
@@ -140,7 +144,7 @@ def test_the_table_of_a_model(monkeypatch, tmp_path):
     assert table["experiment"] == "25gaussians-flow"
     assert [row["logit"] for row in table["rows"]] == [
         "",
-        *(row.logit for row in beyond.beyond_rows("flow")),
+        *(row.logit for row in few),
     ]
     base, *refined = table["rows"]
     assert base["metrics"]["gain"] == {"mean": 0.0, "standard_error": 0.0}

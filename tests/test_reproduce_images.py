@@ -309,7 +309,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
     [
         ("cifar10", "reproduce_images"),
         ("text", "reproduce_text"),
-        ("beyond-gans", "reproduce_beyond"),
+        ("beyond-images", "reproduce_beyond_images"),
     ],
 )
 def test_the_command_says_where(tmp_path, monkeypatch, name, function, device):

@@ -13,7 +13,8 @@ Packages that the other machine lacks travel as wheels: `pip download --no-deps 
 and `pack --wheels wheels` here, `pip install --no-index --no-deps wheels/*.whl` there.
 
 A slice that is over ends with code 130, and the next one goes on where it stopped: training at its last
-checkpoint, refining at its last shard. Several GPUs: `torchrun --nproc-per-node 8 tools/paper_scale.py run …`.
+checkpoint, refining at its last shard. Several GPUs:
+`torchrun --standalone --nproc-per-node 8 tools/paper_scale.py run …`.
 """
 
 import argparse

@@ -56,7 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="logitflow",
         description="Refine a generator's samples with its discriminator.",
         epilog="Begin with: logitflow refine 25gaussians-wgan-gp --out refined. "
-        "With two processes: torchrun --nproc-per-node 2 -m logitflow refine 25gaussians-wgan-gp --out refined",
+        "With two processes: torchrun --standalone --nproc-per-node 2 -m logitflow refine 25gaussians-wgan-gp "
+        "--out refined",
     )
     parser.add_argument("--version", action="version", version=f"logitflow {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="command")

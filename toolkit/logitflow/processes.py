@@ -1,6 +1,6 @@
 """Several processes that share the work, started by PyTorch's own launcher.
 
-    torchrun --nproc-per-node 2 -m logitflow refine 25gaussians-wgan-gp --out refined
+    torchrun --standalone --nproc-per-node 2 -m logitflow refine 25gaussians-wgan-gp --out refined
 
 Without it there is one process, and nothing here does anything. With it, work is a sequence of items that do
 not need one another: `share` deals them out, and `gathered` puts everybody's results back in their order, so

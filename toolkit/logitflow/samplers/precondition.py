@@ -55,8 +55,8 @@ def precondition(
 def gradient_root(target: LatentTarget, z: Tensor, *, power: float = 0.5) -> Tensor:
     r"""R = P^½ for P = C^{−power}, scaled to a mean eigenvalue of 1, C = E[∇d ∇dᵀ] over latents z (N, latent).
 
-    Power ½ is full-matrix AdaGrad's (Duchi et al. 2011): steps P∇d are alike in all directions. Power 1 makes the
-    slopes in u alike.
+    Power ½ is full-matrix AdaGrad's (Duchi et al. 2011): steps P∇d are alike in all directions.
+    Power 1 makes the slopes in u alike.
     """
     grad = target.logits_and_grad(z).grad.double()
     values, vectors = torch.linalg.eigh(grad.T @ grad / len(grad))

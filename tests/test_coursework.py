@@ -286,7 +286,7 @@ def test_the_tool_grades_a_folder(built, tmp_path, capsys):
     assert "begin from the handed-out notebook" in eve["note"]
     assert bob["points"] == eve["points"] == "0"
     said = (folder / "marks" / "feedback" / "ada.zip.txt").read_text()
-    assert "A constant in the logits must cancel" in said
+    assert "The variance of the kept ones. Yours is" in said  # a hidden test, with its hint
     written = (folder / "marks" / "written.md").read_text()
     assert "ada.zip" in written
     assert (folder / "marks" / "marks.png").is_file()

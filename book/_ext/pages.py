@@ -78,6 +78,15 @@ def make_entries_items(
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
 
 
+def flatten_list_of_modules(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Make one list of the modules: viewcode puts the lists of submodules into lists, beside the items."""
+    if page == "_modules/index":
+        head, *items, tail = re.split(r"</?ul[^>]*>", context["body"])
+        context["body"] = f"{head}<ul>{''.join(items)}</ul>{tail}"
+
+
 def read_as_plain_text(
     app: Sphinx, what: str, name: str, item: object, options: object, lines: list[str]
 ) -> None:
@@ -108,4 +117,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("html-page-context", drop_dead_scripts, priority=900)
     app.connect("html-page-context", mend_way_back)
     app.connect("html-page-context", make_entries_items)
+    app.connect("html-page-context", flatten_list_of_modules)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

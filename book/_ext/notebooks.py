@@ -35,7 +35,7 @@ import {package}
 assert {package}.__version__ == "{version}", "this chapter was made with {package} {version}"
 """
 CLONE = """\
-    !git clone --quiet {repository} the-critic-knows
+    !git clone --quiet '{repository}' the-critic-knows
     %cd the-critic-knows/book
     !git checkout --quiet {revision}
     pins = "{pins}"

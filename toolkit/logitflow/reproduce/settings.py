@@ -23,7 +23,7 @@ TEXT_ETA, TEXT_GAMMA = 0.1, 0.001  # DGflow on the critic
 TEXT_STEPS = 100  # of DGflow on the critic, whose text improves for long
 TEXT_FLOW_STEPS = 25  # of DGflow on another logit
 TEXT_FITTED_ETA = 0.005  # DGflow on the fitted logit, whose slope is some thirty times the critic's
-# DGflow on the calibrated logit: the critic\'s, over the calibration\'s slope
+# DGflow on the calibrated logit: the critic's, over the calibration's slope
 TEXT_DECODED_ETA = 0.007
 TEXT_EPSILON, TEXT_CHAIN_STEPS = 0.03, 25  # DDLS
 TEXT_DOT_RATE, TEXT_DOT_STEPS = 0.01, 25  # DOT

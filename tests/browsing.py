@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Request,
+    Response,
+    expect,
+    sync_playwright,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
@@ -105,3 +113,12 @@ def open_page(browser: Browser, url: str) -> Visit:
     page.evaluate("window.MathJax?.startup?.promise")
     page.evaluate("document.fonts.ready.then(() => null)")
     return visit
+
+
+def check_that_paper_shows_the_still(page: Page) -> None:
+    """On the screen a live view moves; printed, its still picture stands in its place."""
+    expect(page.locator(".live-stage")).to_be_visible()
+    expect(page.locator(".live-still")).to_be_hidden()
+    page.emulate_media(media="print")
+    expect(page.locator(".live-stage")).to_be_hidden()
+    expect(page.locator(".live-still")).to_be_visible()

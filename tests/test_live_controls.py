@@ -2,16 +2,14 @@
 
 import itertools
 import json
-import shutil
 
 import pytest
+from browsing import CHROMIUM, FLAGS, check_that_paper_shows_the_still
 from matplotlib.figure import Figure
 from playwright.sync_api import expect, sync_playwright
 
 from logitflow import live, zoo
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 WIDTHS = {"desktop": 1280, "phone": 390}
 VIEWS = ("refinementView", "densityView")
 STEPS = 50
@@ -176,11 +174,7 @@ def test_reduced_motion_waits_to_be_asked(open_view):
 @pytest.mark.parametrize("view", VIEWS)
 def test_paper_and_a_page_without_scripts_show_the_still_picture(open_view, view):
     page = open_view(view)
-    expect(page.locator(".live-stage")).to_be_visible()
-    expect(page.locator(".live-still")).to_be_hidden()
-    page.emulate_media(media="print")
-    expect(page.locator(".live-stage")).to_be_hidden()
-    expect(page.locator(".live-still")).to_be_visible()
+    check_that_paper_shows_the_still(page)
     bare = open_view(view, java_script_enabled=False)
     expect(bare.locator(".live-still")).to_be_visible()
     assert bare.locator(".live-still").get_attribute("alt") == "a still picture"

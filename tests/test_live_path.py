@@ -3,11 +3,11 @@
 import base64
 import io
 import json
-import shutil
 
 import numpy as np
 import pytest
 import torch
+from browsing import CHROMIUM, FLAGS, check_that_paper_shows_the_still
 from matplotlib.figure import Figure
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
@@ -15,8 +15,6 @@ from playwright.sync_api import expect, sync_playwright
 from logitflow import live
 from logitflow.data.images import to_bytes
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 WIDTHS = {"desktop": 1280, "phone": 390}
 PATIENCE = 60_000  # milliseconds, on a busy machine
 STEPS = 6
@@ -239,11 +237,7 @@ def test_it_stops_off_screen_and_goes_on(open_path):
 @pytest.mark.parametrize("kind", ["images", "texts"])
 def test_paper_and_a_page_without_scripts_show_three_frames(open_path, kind):
     page = open_path(kind)
-    expect(page.locator(".live-stage")).to_be_visible()
-    expect(page.locator(".live-still")).to_be_hidden()
-    page.emulate_media(media="print")
-    expect(page.locator(".live-stage")).to_be_hidden()
-    expect(page.locator(".live-still")).to_be_visible()
+    check_that_paper_shows_the_still(page)
     bare = open_path(kind, java_script_enabled=False)
     still = bare.locator(".live-still")
     expect(still).to_be_visible()

@@ -269,6 +269,12 @@ def test_the_table_of_each_model(folder, judge, tmp_path, monkeypatch):
     assert reproduce_beyond_images(**settings) == result
 
 
+def test_an_empty_table_is_refused(judge):
+    for few in ({"num_seeds": 0}, {"num_samples": 3}):
+        with pytest.raises(ValueError, match="at least 1 seed and 4 images"):
+            reproduce_beyond_images(judge=judge, held_out=torch.zeros(4, 3, 32, 32), **few)
+
+
 def test_the_rows_are_the_methods_with_each_logit():
     rows = beyond_image_rows("flow")
     assert all(isinstance(row, Row) and row.space == "latent" for row in rows)

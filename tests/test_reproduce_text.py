@@ -15,7 +15,9 @@ from logitflow.metrics.text_reference import floors, make_reference
 from logitflow.models import TextCritic, TextGenerator
 from logitflow.reproduce import reproduce_text, text, text_curve_rows, text_rows
 from logitflow.reproduce.lab import row_target
+from logitflow.reproduce.table import Job, measure
 from logitflow.reproduce.text import decoded, open_text_lab
+from logitflow.run import seeded_generator
 from logitflow.samplers import gradient_flow, langevin
 
 N = 8
@@ -51,7 +53,10 @@ def settings():
 
 
 def cut(row, most=2):
-    return row._replace(stages=tuple((make, min(n, most)) for make, n in row.stages))
+    def few(stages):
+        return tuple((make, min(n, most)) for make, n in stages)
+
+    return row._replace(stages=few(row.stages), data_stages=few(row.data_stages))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -93,6 +98,7 @@ def test_cost_is_counted(result):
         costs = row["metrics"]
         langevin_first = row["method"].startswith("DDLS")  # which takes one to begin
         gradients = 0 if row["method"] in ("base", "MH-GAN") else 2 + langevin_first
+        gradients += 2 * row["method"].endswith("then in data space")
         assert costs["gradient_evaluations"]["mean"] == gradients, row["method"]
         if row["method"] == "MH-GAN":
             assert costs["forward_evaluations"]["mean"] == 3
@@ -136,6 +142,40 @@ def test_a_killed_table_goes_on_from_its_ledger(pair, settings, result, tmp_path
     lab = open_text_lab(pair, **settings)
     assert len(counted) == len(text.jobs(lab, N, 2, 4)) - 4
     assert without_seconds(resumed) == without_seconds(result)
+
+
+def test_the_last_stages_move_the_rows_themselves(pair, settings):
+    lab = open_text_lab(pair, **settings)
+    row = next(cut(row) for row in text_rows() if row.data_stages)
+    seen = []
+
+    def look(x, judge):
+        seen.append(x)
+        return {}
+
+    for each in (row._replace(data_stages=()), row):
+        measure(lab, Job(each, 0, N), look, look)
+    target, _ = row_target(lab, row._replace(space="data"))
+    ((make, steps),) = row.data_stages
+    by_hand = torch.cat(
+        [
+            run(make(target), x, num_steps=steps, generator=seeded_generator(10**6, 1000 + b)).z
+            for b, x in enumerate(seen[0].split(lab.batch_size))
+        ]
+    )
+    assert torch.equal(seen[1], by_hand)
+    assert not torch.equal(*seen)
+
+
+def test_rows_stay_between_0_and_1(pair, settings):
+    lab = open_text_lab(pair, **settings)
+    target, _ = row_target(
+        lab, next(row for row in text_rows() if row.data_stages)._replace(space="data")
+    )
+    x = torch.rand(4, 32, 96, generator=seeded())
+    steep = gradient_flow(target, step_size=1e3, gamma=0.0)
+    moved = run(steep, x, num_steps=2, generator=seeded()).z
+    assert (moved.min(), moved.max()) == (0, 1)
 
 
 def test_a_pair_without_a_fitted_critic_has_fewer_rows(pair, settings, tmp_path):

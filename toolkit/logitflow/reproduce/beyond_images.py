@@ -19,7 +19,7 @@ from logitflow.models.flow_images import Step
 from logitflow.ratio import corrected
 from logitflow.recipes import IMAGE_MODELS
 from logitflow.reproduce.common import Row, hardware, heading, summarise
-from logitflow.reproduce.lab import CPU, Lab
+from logitflow.reproduce.lab import CPU, Lab, box
 from logitflow.reproduce.table import Job, gather, measure, numbers, plan, recall
 from logitflow.run import seeded_generator
 from logitflow.samplers import Sampler, gradient_flow, langevin
@@ -81,8 +81,11 @@ def reproduce_beyond_images(
         base's Fréchet distance that is gone.
 
     Raises:
+        ValueError: fewer than 1 seed or 4 images are asked for.
         FileNotFoundError, ConnectionError: there are no real images to set beside.
     """
+    if num_seeds < 1 or num_samples < 4:
+        raise ValueError("a table needs at least 1 seed and 4 images")
     if held_out is None:
         held_out = from_bytes(cifar10("test").pixels)
     tables = []
@@ -120,7 +123,8 @@ def open_model_lab(
     logits = dict(zip(LOGITS, (together, fitted, gan_logit), strict=True))
     quick = pair._replace(generator=_quick(pair.generator), discriminator=together)
     judge = judge or shipped_judge()
-    return Lab(quick, logits, held_out.to(device), judge, {}, BATCH_SIZE, device)
+    pixels = box(-1.0, 1.0, held_out.shape[1:], device)
+    return Lab(quick, logits, held_out.to(device), judge, {}, pixels, BATCH_SIZE, device)
 
 
 def _quick(network: nn.Module) -> Any:

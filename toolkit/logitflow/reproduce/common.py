@@ -25,6 +25,8 @@ class Row(NamedTuple):
     # samplers and their steps, in turn; none: DRS, no chain
     stages: tuple[tuple[MakeSampler, int], ...]
     most_seeds: int | None = None  # of a row that costs much: no more seeds than so many
+    # after a latent row's stages: more of them, which move its samples in data space
+    data_stages: tuple[tuple[MakeSampler, int], ...] = ()
 
 
 class Counted:
@@ -58,6 +60,9 @@ def heading(row: Row | None) -> dict[str, Any]:
         lambda z: z, lambda x: x.sum(1), torch.distributions.Normal(torch.zeros(2), 1.0)
     )
     settings = [f"{steps} × {make(anything).description}" for make, steps in row.stages]
+    settings += [
+        f"{steps} × {make(anything).description} in data space" for make, steps in row.data_stages
+    ]
     return {"method": row.method, "logit": row.logit, "space": row.space, "settings": settings}
 
 

@@ -32,6 +32,7 @@ class Lab(NamedTuple):
     held_out: Tensor  # real samples that no network was trained on, (M, *sample_shape)
     judge: Any  # who measures: a `Judge` of images, a `TextReference`
     calibration: dict[str, float]  # how far the discriminator's logit is from a log ratio
+    box: Uniform  # that data lie in, of a sample's shape: onto it the flow in data space projects
     batch_size: int = 250
     device: torch.device = CPU  # where the networks are and the points move
 
@@ -61,7 +62,14 @@ def open_lab(
     }
     if quick.fitted is not None:
         logits["fitted"] = quick.fitted
-    return Lab(quick, logits, real, judge or shipped_judge(), facts, device=device)
+    pixels = box(-1.0, 1.0, real.shape[1:], device)
+    return Lab(quick, logits, real, judge or shipped_judge(), facts, pixels, device=device)
+
+
+def box(low: float, high: float, shape: tuple[int, ...], device: torch.device) -> Uniform:
+    """The uniform law of samples whose entries lie between two numbers."""
+    one = torch.ones(shape, device=device)
+    return Uniform(low * one, high * one)
 
 
 def scores(
@@ -118,13 +126,12 @@ def fast_pair(pair: zoo.Pair) -> zoo.Pair:
 def row_target(lab: Lab, row: Row) -> tuple[LatentTarget, Counted]:
     """The density that a row's points climb, and its logit's counter.
 
-    Data space is that of pixels, which live in a box: there the flow projects, as it does on any bounded prior.
+    In data space that is the logit alone, in the lab's box.
     """
     counted = Counted(lab.logits[row.logit])
     if row.space == "latent":
         return LatentTarget(lab.pair.generator, counted, lab.pair.prior), counted
-    one = torch.ones(lab.held_out.shape[1:], device=lab.device)
-    return LatentTarget(lambda x: x, counted, Uniform(-one, one)), counted
+    return LatentTarget(lambda x: x, counted, lab.box), counted
 
 
 def generate(target: LatentTarget, z: Tensor, batch_size: int) -> Tensor:

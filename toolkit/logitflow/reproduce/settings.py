@@ -28,6 +28,8 @@ TEXT_DECODED_ETA = 0.007
 TEXT_EPSILON, TEXT_CHAIN_STEPS = 0.03, 25  # DDLS
 TEXT_DOT_RATE, TEXT_DOT_STEPS = 0.01, 25  # DOT
 TEXT_PROPOSALS = 50  # MH-GAN
+# DGflow's last steps on the rows themselves: a few, since the critic is soon fooled; noise would blur the rows
+TEXT_ROW_STEPS, TEXT_ROW_GAMMA = 35, 1e-5
 
 
 def image_rows() -> list[Row]:
@@ -94,6 +96,13 @@ def text_rows() -> list[Row]:
         row("DDLS (ULA)", "calibrated", _langevin(TEXT_EPSILON), TEXT_CHAIN_STEPS, most_seeds=1),
         row("DDLS (MALA)", "calibrated, decoded", mala, TEXT_CHAIN_STEPS, most_seeds=1),
         row("DGflow (KL)", "critic", _flow(TEXT_ETA, gamma=TEXT_GAMMA), TEXT_STEPS),
+        Row(
+            "DGflow (KL), then in data space",
+            "critic",
+            "latent",
+            ((_flow(TEXT_ETA, gamma=TEXT_GAMMA), TEXT_STEPS),),
+            data_stages=((_flow(TEXT_ETA, gamma=TEXT_ROW_GAMMA), TEXT_ROW_STEPS),),
+        ),
         flow("KL", "kl"),
         flow("JS", "js"),
         flow("logD", "logd"),
@@ -118,11 +127,19 @@ def text_curve_rows() -> list[Row]:
     def flow(logit: str, eta: float, steps: int) -> Row:
         return line(f"DGflow (KL), η = {eta}", logit, _flow(eta, gamma=TEXT_GAMMA), steps)
 
+    rows_alone = _flow(TEXT_ETA, gamma=TEXT_ROW_GAMMA)
     return [
         flow("critic", TEXT_ETA, 2 * TEXT_STEPS),
         flow("critic", 4 * TEXT_ETA, 40),
         flow("fitted", TEXT_FITTED_ETA, 60),
         line(f"DDLS (ULA), ε = {TEXT_EPSILON}", "calibrated", _langevin(TEXT_EPSILON), 60),
+        Row(
+            f"DGflow (KL), η = {TEXT_ETA}, critic, data space",
+            "critic",
+            "data",
+            ((rows_alone, 4 * TEXT_ROW_STEPS),),
+            most_seeds=1,
+        ),
     ]
 
 

@@ -100,10 +100,22 @@ def measure(lab: Lab, job: Job, figures: Figures, few_figures: Figures) -> list[
     points = []
     for step, moved, spent in follow(target, counted, row, start, at, seed, lab.batch_size):
         x = generate(target, moved, lab.batch_size)
+        if row.data_stages:
+            step, x, more = _move_data(lab, row, x, step, seed)
+            spent = spent + more
         seen = (few_figures if at else figures)(x, lab.judge)
         gradients, forwards, seconds = spent.tolist()
         points.append({"steps": step, **_cost(gradients, forwards, seconds, n), **seen})
     return points
+
+
+def _move_data(lab: Lab, row: Row, x: Tensor, step: int, seed: int) -> tuple[int, Tensor, Tensor]:
+    """The last stages of a row, in data space: the steps by then, the samples, and what they have cost."""
+    last = row._replace(space="data", stages=row.data_stages)
+    target, counted = row_target(lab, last)
+    # noise of its own: the latent stages have had that of this seed
+    ((more, x, spent),) = follow(target, counted, last, x, (), seed + 10**6, lab.batch_size)
+    return step + more, x, spent
 
 
 def _cost(gradients: float, forwards: float, seconds: float, n: int) -> dict[str, float]:

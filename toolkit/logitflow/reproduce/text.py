@@ -13,7 +13,7 @@ from logitflow.metrics.text import TextReference, evaluate_text
 from logitflow.metrics.text_reference import load_reference
 from logitflow.ratio import z_statistic
 from logitflow.reproduce.common import Row, hardware, heading, summarise
-from logitflow.reproduce.lab import CPU, Lab, calibrated, fast_pair, scores
+from logitflow.reproduce.lab import CPU, Lab, box, calibrated, fast_pair, scores
 from logitflow.reproduce.settings import text_curve_rows, text_rows
 from logitflow.reproduce.table import Job, gather, measure, numbers, plan, recall
 from logitflow.run import seeded_generator
@@ -83,7 +83,8 @@ def open_text_lab(
         facts["z_fitted"] = z_statistic(*fitted).statistic
         facts["mean_ratio_fitted"] = float(fitted[1].double().exp().mean())
     logits = text_logits(own, facts["shift"], facts["slope"])
-    return Lab(own, logits, held_out, reference or load_reference(), facts, device=device)
+    shares = box(0.0, 1.0, real.shape[1:], device)  # a row's entries are probabilities
+    return Lab(own, logits, held_out, reference or load_reference(), facts, shares, device=device)
 
 
 def jobs(lab: Lab, num_samples: int, num_seeds: int, curve_samples: int) -> list[Job]:

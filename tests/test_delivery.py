@@ -4,6 +4,7 @@ import io
 import re
 import shutil
 import sys
+import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -75,6 +76,21 @@ def test_a_version_that_is_none_is_refused(tmp_path):
         place_version.place(site, tmp_path / "pages", "../elsewhere")
     with pytest.raises(ValueError, match="holds no built book"):
         place_version.place(tmp_path / "nothing", tmp_path / "pages", "latest")
+
+
+def test_mathjax_is_unpacked_inside_its_folder(tmp_path):
+    """Only what the pages load, and nothing beside the folder, whatever the archive's names say."""
+    fonts = "es5/output/chtml/fonts/woff-v2"
+    names = ("LICENSE", "es5/tex-mml-chtml.js", f"{fonts}/a.woff", "es5/other.js")
+    with tarfile.open(tmp_path / "it.tgz", "w:gz") as archive:
+        for name in (*names, f"{fonts}/../../../../../../evil.js"):
+            entry = tarfile.TarInfo(f"package/{name}")
+            entry.size = 1
+            archive.addfile(entry, io.BytesIO(b"x"))
+    vendor_mathjax.unpack(tmp_path / "it.tgz", tmp_path / "in")
+    found = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    wanted = {"in/LICENSE", "in/tex-mml-chtml.js", f"in/{fonts.removeprefix('es5/')}/a.woff"}
+    assert found == wanted | {"it.tgz"}
 
 
 def test_pages_fall_back_to_the_usual_mathjax(tmp_path, monkeypatch, capsys):

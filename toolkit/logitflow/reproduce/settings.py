@@ -80,21 +80,19 @@ def text_rows() -> list[Row]:
     p0·e^d: they want a log ratio, which there is between decoded texts only.
     """
 
-    def row(
-        name: str, logit: str, make: MakeSampler, steps: int, most_seeds: int | None = None
-    ) -> Row:
-        return Row(name, logit, "latent", ((make, steps),), most_seeds)
+    def row(name: str, logit: str, make: MakeSampler, steps: int) -> Row:
+        return Row(name, logit, "latent", ((make, steps),))
 
     def flow(name: str, divergence: str) -> Row:
         make = _flow(TEXT_FITTED_ETA, divergence, TEXT_GAMMA)
-        return row(f"DGflow ({name})", "fitted", make, TEXT_FLOW_STEPS, most_seeds=1)
+        return row(f"DGflow ({name})", "fitted", make, TEXT_FLOW_STEPS)
 
     mala = _langevin(TEXT_EPSILON, adjust=True)
     return [
         row("MH-GAN", "calibrated, decoded", metropolis_hastings, TEXT_PROPOSALS),
-        row("DOT", "critic", _transport(TEXT_DOT_RATE), TEXT_DOT_STEPS, most_seeds=1),
-        row("DDLS (ULA)", "calibrated", _langevin(TEXT_EPSILON), TEXT_CHAIN_STEPS, most_seeds=1),
-        row("DDLS (MALA)", "calibrated, decoded", mala, TEXT_CHAIN_STEPS, most_seeds=1),
+        row("DOT", "critic", _transport(TEXT_DOT_RATE), TEXT_DOT_STEPS),
+        row("DDLS (ULA)", "calibrated", _langevin(TEXT_EPSILON), TEXT_CHAIN_STEPS),
+        row("DDLS (MALA)", "calibrated, decoded", mala, TEXT_CHAIN_STEPS),
         row("DGflow (KL)", "critic", _flow(TEXT_ETA, gamma=TEXT_GAMMA), TEXT_STEPS),
         Row(
             "DGflow (KL), then in data space",

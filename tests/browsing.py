@@ -34,6 +34,7 @@ FLAGS = [
     "--disable-sync",
 ]
 DESKTOP = 1280
+WIDTHS = {"desktop": DESKTOP, "phone": 390}
 SERVED_HOST = "127.0.0.1"
 
 NEEDS_BOOK_AND_BROWSER = [

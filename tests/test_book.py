@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
 from browsing import (
-    DESKTOP,
     HTML,
     NEEDS_BOOK_AND_BROWSER,
     ROOT,
     VENDORED,
+    WIDTHS,
     Visit,
     chromium,
     open_page,
@@ -24,7 +24,6 @@ from browsing import (
 from playwright.sync_api import Browser, Page
 
 SCREENSHOTS = ROOT / "_build" / "screenshots"
-WIDTHS = {"desktop": DESKTOP, "phone": 390}
 
 pytestmark = NEEDS_BOOK_AND_BROWSER
 

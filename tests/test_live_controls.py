@@ -4,13 +4,12 @@ import itertools
 import json
 
 import pytest
-from browsing import CHROMIUM, FLAGS, check_that_paper_shows_the_still
+from browsing import CHROMIUM, FLAGS, WIDTHS, check_that_paper_shows_the_still
 from matplotlib.figure import Figure
 from playwright.sync_api import expect, sync_playwright
 
 from logitflow import live, zoo
 
-WIDTHS = {"desktop": 1280, "phone": 390}
 VIEWS = ("refinementView", "densityView")
 STEPS = 50
 PATIENCE = 120_000  # milliseconds: a busy machine takes a while over a frame

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from browsing import CHROMIUM, FLAGS, check_that_paper_shows_the_still
+from browsing import CHROMIUM, FLAGS, WIDTHS, check_that_paper_shows_the_still
 from matplotlib.figure import Figure
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
@@ -15,7 +15,6 @@ from playwright.sync_api import expect, sync_playwright
 from logitflow import live
 from logitflow.data.images import to_bytes
 
-WIDTHS = {"desktop": 1280, "phone": 390}
 PATIENCE = 60_000  # milliseconds, on a busy machine
 STEPS = 6
 WAIT = 450  # milliseconds from frame to frame

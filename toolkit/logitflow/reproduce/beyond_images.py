@@ -20,7 +20,15 @@ from logitflow.ratio import corrected
 from logitflow.recipes import IMAGE_MODELS
 from logitflow.reproduce.common import Row, hardware, heading, summarise
 from logitflow.reproduce.lab import CPU, Lab, box
-from logitflow.reproduce.table import Job, gather, measure, numbers, plan, recall
+from logitflow.reproduce.table import (
+    Job,
+    gather,
+    measure,
+    numbers,
+    plan,
+    recall,
+    refuse_too_few,
+)
 from logitflow.run import seeded_generator
 from logitflow.samplers import Sampler, gradient_flow, langevin
 from logitflow.target import LatentTarget
@@ -84,8 +92,7 @@ def reproduce_beyond_images(
         ValueError: fewer than 1 seed or 4 images are asked for.
         FileNotFoundError, ConnectionError: there are no real images to set beside.
     """
-    if num_seeds < 1 or num_samples < 4:
-        raise ValueError("a table needs at least 1 seed and 4 images")
+    refuse_too_few(num_seeds, num_samples)
     if held_out is None:
         held_out = from_bytes(cifar10("test").pixels)
     tables = []

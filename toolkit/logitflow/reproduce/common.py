@@ -59,9 +59,10 @@ def heading(row: Row | None) -> dict[str, Any]:
     anything = LatentTarget(
         lambda z: z, lambda x: x.sum(1), torch.distributions.Normal(torch.zeros(2), 1.0)
     )
-    settings = [f"{steps} × {make(anything).description}" for make, steps in row.stages]
-    settings += [
-        f"{steps} × {make(anything).description} in data space" for make, steps in row.data_stages
+    settings = [
+        f"{steps} × {make(anything).description}{where}"
+        for stages, where in ((row.stages, ""), (row.data_stages, " in data space"))
+        for make, steps in stages
     ]
     return {"method": row.method, "logit": row.logit, "space": row.space, "settings": settings}
 

@@ -13,7 +13,15 @@ from logitflow.metrics.images import Judge, evaluate_images, look
 from logitflow.reproduce.common import hardware, heading, summarise
 from logitflow.reproduce.lab import CPU, Lab, open_lab
 from logitflow.reproduce.settings import PLAIN, PLAIN_STEPS, curve_rows, image_rows
-from logitflow.reproduce.table import Job, gather, measure, numbers, plan, recall
+from logitflow.reproduce.table import (
+    Job,
+    gather,
+    measure,
+    numbers,
+    plan,
+    recall,
+    refuse_too_few,
+)
 from logitflow.run import seeded_generator
 
 PAIR = "cifar10-sn-resnet-small"
@@ -88,8 +96,7 @@ def reproduce_images(
         ValueError: fewer than 1 seed or 4 images are asked for.
         FileNotFoundError, ConnectionError: there is no such pair, or no data to calibrate with.
     """
-    if num_seeds < 1 or num_samples < 4:
-        raise ValueError("a table needs at least 1 seed and 4 images")
+    refuse_too_few(num_seeds, num_samples)
     lab = open_lab(pair, judge=judge, held_out=held_out, device=device)
     few = min(curve_samples, num_samples)
     lines, curves = gather(

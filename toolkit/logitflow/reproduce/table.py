@@ -45,6 +45,12 @@ class Line(NamedTuple):
     runs: list[dict[str, Any]]
 
 
+def refuse_too_few(num_seeds: int, num_images: int) -> None:
+    """Raise ValueError for a table of images that would have nothing to say."""
+    if num_seeds < 1 or num_images < 4:
+        raise ValueError("a table needs at least 1 seed and 4 images")
+
+
 def plan(
     rows: Sequence[Row],
     curves: Sequence[Row],

@@ -20,7 +20,7 @@ from logitflow.models import (
     ImageFlow,
 )
 from logitflow.models.classifier import Classifier
-from logitflow.ratio import fit_log_ratio
+from logitflow.ratio import fit_along_flow, fit_log_ratio
 from logitflow.recipes import IMAGE_MODELS, beyond_images, train_beyond_images
 from logitflow.recipes.beyond import Model
 from logitflow.recipes.beyond_images import GAN
@@ -31,6 +31,7 @@ from logitflow.reproduce import (
     reproduce_beyond_images,
 )
 from logitflow.reproduce import beyond_images as tables
+from logitflow.reproduce.beyond_images import ALONG
 from logitflow.reproduce.common import Row
 from logitflow.samplers import gradient_flow, langevin
 from logitflow.training import dequantised, elbo, train_likelihood, train_mmd_gan
@@ -95,11 +96,17 @@ def small(tmp_path_factory):
         patch.setattr(images, "cifar10", lambda split: NOISE)
         patch.setattr(beyond_images, "evaluate_images", judged)
         patch.setattr("logitflow.recipes.common.fit_log_ratio", quick_fit)
+        patch.setattr(beyond_images, "fit_along_flow", quick_fit_along)
         yield shelf
 
 
 def quick_fit(*networks, **settings):
     return fit_log_ratio(*networks, **{**settings, "batch_size": 2, "num_held_out": 4})
+
+
+def quick_fit_along(*networks, **settings):
+    quick = {"num_steps": 4, "num_walkers": 4, "batch_size": 2, "checkpoint_every": 2}
+    return fit_along_flow(*networks, **{**settings, **quick})
 
 
 @pytest.fixture(scope="module", params=TINY)
@@ -120,9 +127,8 @@ def test_a_model_loads_with_its_corrected_logit(folder):
     logits = logits_of(pair)
     assert torch.equal(logits["uncorrected"](x), gan.discriminator(x))
     assert pair.card["gan"] == zoo.gan_of(GAN, "discriminator")
-    assert {"corrector_cross_entropy", "fitted_mean_ratio", "frechet_distance"} <= set(
-        pair.card["figures"]
-    )
+    measured = {"corrector_cross_entropy", "fitted_mean_ratio", "along_cross_entropy"}
+    assert measured | {"frechet_distance"} <= set(pair.card["figures"])
     model = folder.name.removeprefix("cifar10-")
     assert pair.card["command"] == (
         f"logitflow train {model} --data cifar10 --steps 4 --fit-steps 2 --seed 3"
@@ -162,9 +168,9 @@ def test_the_command_refines_a_model(folder, tmp_path):
     assert (tmp_path / "before-after.png").exists()
 
 
-@pytest.mark.parametrize("where", ["step 2", "corrector", "fitted"])
+@pytest.mark.parametrize("where", ["step 2", "corrector", "fitted", "along"])
 def test_a_killed_recipe_goes_on_to_the_same_files(where, tmp_path):
-    """Killed while it trains, after the corrector's fit, and after the other's."""
+    """Killed while it trains, and after each of the three fits."""
 
     def stop(line):
         if line.startswith(where):
@@ -177,7 +183,7 @@ def test_a_killed_recipe_goes_on_to_the_same_files(where, tmp_path):
     state = torch.get_rng_state()
     run(tmp_path / "killed")
     assert torch.equal(torch.get_rng_state(), state)
-    for role in ("generator", "critic", "corrector", "fitted"):
+    for role in ("generator", "critic", "corrector", "fitted", "along"):
         file = f"{role}.safetensors"
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "killed" / file).read_bytes()
     assert not list(tmp_path.glob("*/*.checkpoint.safetensors"))
@@ -219,9 +225,10 @@ def judge():
 
 
 def test_a_models_lab_computes_its_logits(folder, judge):
-    """In bfloat16 the three logits and the samples are those of single precision, but for a few hundredths."""
+    """In bfloat16 the logits and the samples are those of single precision, but for a few hundredths."""
     pair, lab = zoo.load(folder), open_model_lab(folder, **judge)
     x, logits = images.from_bytes(NOISE.pixels[:8]), logits_of(pair)
+    logits[ALONG] = pair.networks["along"]
     assert lab.logits.keys() == logits.keys()
     with torch.no_grad():
         for name, logit in logits.items():
@@ -236,6 +243,7 @@ def test_the_table_of_each_model(folder, judge, tmp_path, monkeypatch):
     """Every row, and the share of the distance that is gone; a model that the zoo lacks is passed over."""
     model = folder.name.removeprefix("cifar10-")
     monkeypatch.setattr(tables, "NUM_STEPS", 2)
+    monkeypatch.setattr(tables, "ALONG_STEPS", 2)
     monkeypatch.setattr(tables, "IMAGE_MODELS", {model: None, "another": None})
     monkeypatch.setitem(tables.SETTINGS, "another", (0.1, 0.01, 0.1))
     said = []
@@ -277,9 +285,11 @@ def test_an_empty_table_is_refused(judge):
 
 def test_the_rows_are_the_methods_with_each_logit():
     rows = beyond_image_rows("flow")
-    assert all(isinstance(row, Row) and row.space == "latent" for row in rows)
-    assert {row.logit for row in rows} == {"corrected", "fitted", "uncorrected"}
-    assert len(rows) == 6
+    *latent, last = rows
+    assert all(isinstance(row, Row) and row.space == "latent" for row in latent)
+    assert {row.logit for row in latent} == {"corrected", "fitted", "uncorrected"}
+    assert len(latent) == 6
+    assert (last.logit, last.space) == (ALONG, "data")
 
 
 def test_the_shipped_sizes_fit_their_budget():

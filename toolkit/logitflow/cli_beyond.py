@@ -15,7 +15,7 @@ ABOUT = {
     "flow": "a normalising flow (RealNVP)",
     "mmd-gan": "an MMD-GAN, whose critic gives a vector,",
 }
-STEPS = {"vae": 8000, "flow": 6000, "mmd-gan": 3000}
+STEPS = {"vae": 8000, "flow": 6000, "mmd-gan": 6000}
 FIT_STEPS = 6000
 
 

@@ -2,9 +2,11 @@
 
 A model without a discriminator of its own (a VAE, a normalising flow, a GAN whose critic is vector-valued) has
 two ways to a logit: fit one between data and model with `fit_log_ratio`, or take a GAN's and add a corrector's
-with `corrected`.
+with `corrected`. Where the model is far from the data, `fit_along_flow` fits one for the
+whole way between them.
 """
 
+from logitflow.ratio.along import fit_along_flow
 from logitflow.ratio.calibration import ZTest, calibrate, z_statistic
 from logitflow.ratio.correction import corrected
 from logitflow.ratio.fitting import FitRecord, cross_entropy, fit_log_ratio
@@ -15,6 +17,7 @@ __all__ = [
     "calibrate",
     "corrected",
     "cross_entropy",
+    "fit_along_flow",
     "fit_log_ratio",
     "z_statistic",
 ]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.distributions import Distribution, Normal
+from torch.distributions import Distribution, Normal, Uniform
 
 from logitflow import priors, zoo
 from logitflow.data import Sample, images
@@ -24,11 +24,14 @@ from logitflow.models import (
 )
 from logitflow.models.spectral import settle_norms
 from logitflow.processes import is_first
+from logitflow.ratio import fit_along_flow
 from logitflow.recipes.beyond import Model
 from logitflow.recipes.classifier import round_weights
 from logitflow.recipes.common import Curve, fit_copy, sampler_of, weights_from
 from logitflow.recipes.toys import in_words
 from logitflow.run import seeded_generator
+from logitflow.samplers import Sampler, gradient_flow
+from logitflow.target import LatentTarget
 from logitflow.training import dequantised, elbo, train_likelihood, train_mmd_gan
 
 GAN = "cifar10-sn-resnet-small"
@@ -96,6 +99,15 @@ IMAGE_MODELS = {
 """
 FIT_STEPS = 500
 """Of each of a model's two logits."""
+ALONG_STEPS = 2000
+"""Of the third logit, which is fitted along its own flow."""
+ALONG_AGE = 50
+"""Steps of that flow in which it should arrive."""
+
+
+def along_flow(target: LatentTarget) -> Sampler:
+    """DGflow in pixels, which the third logit is fitted along and used with."""
+    return gradient_flow(target, divergence="kl", step_size=0.2, gamma=1e-4)
 
 
 def train_beyond_images(
@@ -109,11 +121,13 @@ def train_beyond_images(
     say: Callable[[str], None] = lambda line: None,
     **card: Any,
 ) -> None:
-    """Train a model without a discriminator on CIFAR-10 in bfloat16, and both ways to a logit for it.
+    """Train a model without a discriminator on CIFAR-10 in bfloat16, and three logits for it.
 
     The corrector tells a shipped GAN's samples from the model's, so that it and the GAN's discriminator add up
     to the model's logit (`logitflow.ratio.corrected`); the fitted discriminator tells data from the
-    model's samples. Both begin as copies of that GAN's discriminator, whose features are of use to both.
+    model's samples. Both begin as copies of that GAN's discriminator, whose features are of use to both. The
+    third begins as a copy of the fitted one, and goes on along a flow in pixels
+    (`logitflow.ratio.fit_along_flow`).
 
     A killed run goes on from the folder's checkpoints. Those of the fits are removed at the end; the model's
     stays, so that the same command fits anew where the GAN has changed. As in `train_cifar10`, the folder
@@ -123,7 +137,7 @@ def train_beyond_images(
         model: "vae", "flow" or "mmd-gan".
         folder: where the model goes, as `logitflow.zoo.save` lays it out.
         num_steps: training steps, None for the model's own.
-        fit_steps: steps of fitting each of the two logits.
+        fit_steps: steps of fitting each of the first two logits.
         seed: of the initial weights, the data and the latents.
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
         say: is told how training goes, a line a checkpoint.
@@ -181,14 +195,29 @@ def train_beyond_images(
             checkpoint=folder / f"{role}.checkpoint.safetensors",
         )
         figures |= fit
-    for role in networks.keys() & {"corrector", "fitted", "critic"}:
+    pixels = torch.ones(3, 32, 32, device=at)
+    along = networks["along"] = copy.deepcopy(networks["fitted"]).train()
+    with torch.autocast(at.type, torch.bfloat16):
+        figures["along_cross_entropy"] = fit_along_flow(
+            along,
+            data.sample,
+            sample_model,
+            along_flow,
+            num_steps=ALONG_STEPS,
+            mean_age=ALONG_AGE,
+            generator=seeded_generator(seed, 5, at),
+            space=Uniform(-pixels, pixels),
+            checkpoint=folder / "along.checkpoint.safetensors",
+        )
+    say(f"along the flow: cross-entropy {figures['along_cross_entropy']:.4f} nats")
+    for role in networks.keys() & {"corrector", "fitted", "along", "critic"}:
         settle_norms(networks[role])
         round_weights(networks[role])
     facts = {"data": data.source, "seed": seed, "gan": zoo.gan_of(GAN, "discriminator")}
-    training = {"num_steps": num_steps, "fit_steps": fit_steps}
+    training = {"num_steps": num_steps, "fit_steps": fit_steps, "along_steps": ALONG_STEPS}
     facts |= {"training": training, "figures": figures, "curve": curve.points()}
     zoo.save(folder, networks, prior, **facts, **card)
-    for role in real:
+    for role in (*real, "along"):
         (folder / f"{role}.checkpoint.safetensors").unlink(missing_ok=True)
 
 

@@ -13,7 +13,7 @@ from logitflow.recipes import DATA_SETS, MODELS, toy
 from logitflow.reproduce.beyond_images import LOGITS
 from logitflow.reproduce.common import Row, hardware, heading, summarise
 from logitflow.reproduce.toys import run_rows
-from logitflow.samplers import Sampler, gradient_flow, langevin
+from logitflow.samplers import Sampler, cycle, gradient_flow, langevin, metropolis_hastings
 from logitflow.target import LatentTarget, Network
 
 # DGflow's η and γ: the steeper a generator is in its latents, the shorter its steps must be
@@ -30,7 +30,14 @@ def beyond_rows(model: str) -> list[Row]:
     def mala(target: LatentTarget) -> Sampler:
         return langevin(target, step_size=3e-3, adjust=True)
 
-    methods = (("DGflow (KL)", flow, 50), ("DDLS (MALA)", mala, 100))
+    def mixed(target: LatentTarget) -> Sampler:
+        return cycle(metropolis_hastings(target), mala(target))
+
+    methods = (
+        ("DGflow (KL)", flow, 50),
+        ("DDLS (MALA)", mala, 100),
+        ("cycle(MH-GAN, MALA)", mixed, 50),
+    )
     return [
         Row(method, logit, "latent", ((make, steps),))
         for logit in LOGITS

@@ -18,6 +18,7 @@ from logitflow.models import ImageFlow
 from logitflow.models.flow_images import Step
 from logitflow.ratio import corrected
 from logitflow.recipes import IMAGE_MODELS
+from logitflow.recipes.beyond_images import along_flow
 from logitflow.reproduce.common import Row, hardware, heading, summarise
 from logitflow.reproduce.lab import CPU, Lab, box
 from logitflow.reproduce.table import (
@@ -35,11 +36,14 @@ from logitflow.target import LatentTarget
 
 LOGITS = ("corrected", "fitted", "uncorrected")
 """A GAN's logit with the model's corrector; one fitted between data and model; the GAN's alone."""
+ALONG = "along the flow"
+"""The logit that was fitted along a flow in pixels."""
 
 # DGflow's η and γ, DDLS's ε. The authors' η is 0.1: a VAE's logit is flat and wants longer steps; a flow, whose
 # latents are as many as an image's numbers, and the MMD-GAN, whose images are told with ease, shorter ones
 SETTINGS = {"vae": (0.25, 0.01, 0.1), "flow": (0.05, 0.01, 0.05), "mmd-gan": (0.02, 0.01, 0.02)}
 NUM_STEPS = 25
+ALONG_STEPS = 100
 BATCH_SIZE = 250
 
 
@@ -53,11 +57,12 @@ def beyond_image_rows(model: str) -> list[Row]:
     def chain(target: LatentTarget) -> Sampler:
         return langevin(target, step_size=epsilon)
 
-    return [
+    rows = [
         Row(method, logit, "latent", ((make, NUM_STEPS),))
         for logit in LOGITS
         for method, make in (("DGflow (KL)", flow), ("DDLS (ULA)", chain))
     ]
+    return [*rows, Row("DGflow (KL)", ALONG, "data", ((along_flow, ALONG_STEPS),))]
 
 
 def reproduce_beyond_images(
@@ -120,7 +125,7 @@ def open_model_lab(
     held_out: Tensor,
     device: torch.device = CPU,
 ) -> Lab:
-    """Load a model, made fast, with its three logits."""
+    """Load a model, made fast, with its logits."""
     pair = zoo.to_device(zoo.load(name), device)
     assert pair.fitted is not None
     alone: Any = pair.discriminator.logit  # of the GAN, without the corrector
@@ -128,6 +133,7 @@ def open_model_lab(
     fitted = _quick(pair.fitted)
     together = corrected(gan_logit, corrector)
     logits = dict(zip(LOGITS, (together, fitted, gan_logit), strict=True))
+    logits[ALONG] = _quick(pair.networks["along"])
     quick = pair._replace(generator=_quick(pair.generator), discriminator=together)
     judge = judge or shipped_judge()
     pixels = box(-1.0, 1.0, held_out.shape[1:], device)

@@ -27,7 +27,7 @@ def add_beyond(subparsers: Any) -> None:
             model,
             train_beyond,
             f"train {ABOUT[model]} on a two-dimensional toy or on CIFAR-10, then a corrector of the data's "
-            "shipped GAN and a discriminator of its own",
+            "shipped GAN and a discriminator of its own (for CIFAR-10 one more, fitted along its flow)",
             f"logitflow train {model} --data 25gaussians --out my-{model}",
         )
         parser.set_defaults(model=model)
@@ -47,7 +47,7 @@ def add_beyond(subparsers: Any) -> None:
         parser.add_argument(
             "--fit-steps",
             type=count,
-            help=f"steps of fitting each of the two logits; not given: {FIT_STEPS} for a toy, "
+            help=f"steps of fitting each of those two logits; not given: {FIT_STEPS} for a toy, "
             f"{recipes.FIT_STEPS} for CIFAR-10",
         )
         parser.add_argument(

@@ -102,7 +102,8 @@ def test_a_pack_holds_code_and_data_and_no_more_than_fits(toy_size, tmp_path, mo
         names = archive.getnames()
     assert {"tools/paper_scale.py", "toolkit/logitflow/cli.py"} <= set(names)
     assert {f"data/{name}" for name in paper_scale.DATA} <= set(names)
-    assert not [name for name in names if "__pycache__" in name]
+    assert not [name for name in names if "__pycache__" in name or "-vae" in name]
+    assert "toolkit/logitflow/zoo/cifar10-classifier/card.json" in names
     real = 22 * 2**20  # what the data weigh at full size
     assert out.stat().st_size + real < paper_scale.MOST
     monkeypatch.setattr(paper_scale, "MOST", 2**20)

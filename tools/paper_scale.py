@@ -105,7 +105,7 @@ def pack(data: Path, out: Path, wheels: Path | None = None) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(out, "w") as archive:
         for name in CODE:
-            archive.add(ROOT / name, name, filter=_without_caches)
+            archive.add(ROOT / name, name, filter=_needed)
         for name in DATA:
             archive.add(data / name, f"data/{name}")
         if wheels is not None:
@@ -118,8 +118,10 @@ def pack(data: Path, out: Path, wheels: Path | None = None) -> None:
     print(f"wrote {out}: {size / 2**20:.1f} MiB")
 
 
-def _without_caches(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    return None if "__pycache__" in entry.name else entry
+def _needed(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """All but caches and the shipped models that are no GAN, which nothing here opens."""
+    unused = "__pycache__" in entry.name or entry.name.endswith(("-vae", "-flow", "-mmd-gan"))
+    return None if unused else entry
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ from logitflow.ratio.fitting import cross_entropy
 from logitflow.run import run
 from logitflow.samplers import Sampler
 from logitflow.target import LatentTarget
-from logitflow.training.checkpoints import restore, snapshot
+from logitflow.training.checkpoints import restore_alone, snapshot
 
 
 class _Walkers(nn.Module):
@@ -93,9 +93,7 @@ def fit_along_flow(
     with torch.no_grad():
         walkers = _Walkers(sample_fake(num_walkers, generator).clone())
     networks, optimizers = {"fit": discriminator, "walkers": walkers}, {"fit": optimizer}
-    # a fit is one process's work: where there is no file, `restore` would wait for the others
-    begun = checkpoint is not None and Path(checkpoint).exists()
-    done = restore(checkpoint, networks, optimizers, generator) if begun else 0
+    done = restore_alone(checkpoint, networks, optimizers, generator)
     losses: list[float] = []
     for k in progress(range(done + 1, num_steps + 1), desc="fit along", unit="step"):
         optimizer.param_groups[0]["lr"] = learning_rate * min(1, 2 * (1 - (k - 1) / num_steps))
@@ -105,15 +103,15 @@ def fit_along_flow(
         loss = cross_entropy(
             discriminator(sample_real(batch_size, generator)), discriminator(moved)
         )
-        if not math.isfinite(float(loss.detach())):
+        losses.append(float(loss.detach()))
+        if not math.isfinite(losses[-1]):
             raise FloatingPointError(
-                f"step {k}: the loss is {float(loss.detach())}. Try a smaller learning_rate"
+                f"step {k}: the loss is {losses[-1]}. Try a smaller learning_rate"
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         torch.clear_autocast_cache()  # under a caller's autocast: copies of the weights before the step
-        losses.append(float(loss.detach()))
         walkers.x[chosen] = _some_begin_anew(moved, 1 / mean_age, sample_fake, generator)
         if checkpoint is not None and (k % checkpoint_every == 0 or k == num_steps):
             state = snapshot(k, networks, optimizers, [generator.get_state()])

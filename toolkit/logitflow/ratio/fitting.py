@@ -12,7 +12,7 @@ from logitflow.data.toys import Sample
 from logitflow.files import write_atomically
 from logitflow.progress import progress
 from logitflow.target import unchanged
-from logitflow.training.checkpoints import restore, snapshot
+from logitflow.training.checkpoints import restore_alone, snapshot
 
 
 class FitRecord(NamedTuple):
@@ -87,9 +87,7 @@ def fit_log_ratio(
     record = FitRecord([], [], math.nan)
     networks = {"fit": discriminator, "average": average}
     optimizers = {"fit": optimizer}
-    # a fit is one process's work: where there is no file, `restore` would wait for the others
-    begun = checkpoint is not None and Path(checkpoint).exists()
-    done = restore(checkpoint, networks, optimizers, generator) if begun else 0
+    done = restore_alone(checkpoint, networks, optimizers, generator)
     for k in progress(range(done + 1, num_steps + 1), desc="fit", unit="step"):
         falling = (1 + math.cos(math.pi * (k - 1) / num_steps)) / 2
         optimizer.param_groups[0]["lr"] = learning_rate * falling

@@ -98,8 +98,8 @@ IMAGE_MODELS = {
 :meta hide-value:
 """
 FIT_STEPS = 500
-"""Of each of a model's two logits."""
-ALONG_STEPS = 2000
+"""Of each of a model's first two logits."""
+ALONG_FIT_STEPS = 2000
 """Of the third logit, which is fitted along its own flow."""
 ALONG_AGE = 50
 """Steps of that flow in which it should arrive."""
@@ -203,7 +203,7 @@ def train_beyond_images(
             data.sample,
             sample_model,
             along_flow,
-            num_steps=ALONG_STEPS,
+            num_steps=ALONG_FIT_STEPS,
             mean_age=ALONG_AGE,
             generator=seeded_generator(seed, 5, at),
             space=Uniform(-pixels, pixels),
@@ -214,7 +214,7 @@ def train_beyond_images(
         settle_norms(networks[role])
         round_weights(networks[role])
     facts = {"data": data.source, "seed": seed, "gan": zoo.gan_of(GAN, "discriminator")}
-    training = {"num_steps": num_steps, "fit_steps": fit_steps, "along_steps": ALONG_STEPS}
+    training = {"num_steps": num_steps, "fit_steps": fit_steps, "along_steps": ALONG_FIT_STEPS}
     facts |= {"training": training, "figures": figures, "curve": curve.points()}
     zoo.save(folder, networks, prior, **facts, **card)
     for role in (*real, "along"):

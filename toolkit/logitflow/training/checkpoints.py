@@ -177,3 +177,15 @@ def restore(
                 ):  # in the weights' memory layout, as Adam makes them
                     kept[key] = torch.empty_like(parameter).copy_(kept[key])
     return step
+
+
+def restore_alone(
+    checkpoint: str | Path | None,
+    networks: dict[str, nn.Module],
+    optimizers: dict[str, torch.optim.Adam],
+    rng: torch.Generator,
+) -> int:
+    """`restore` for what one process does by itself, as a fit: where there is no file, it waits for nobody."""
+    if checkpoint is None or not Path(checkpoint).exists():
+        return 0
+    return restore(checkpoint, networks, optimizers, rng)

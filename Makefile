@@ -68,6 +68,7 @@ _build/executed-with: $(CODE)
 	@mkdir -p _build && touch $@
 
 pages: $(READY) $(VENDOR) _build/executed-with
+	@OMP_NUM_THREADS=1 .venv/bin/python tools/execute_chapters.py
 	.venv/bin/jupyter-book build . -n -W --keep-going
 
 book: pages

@@ -11,13 +11,16 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from browsing import CHROMIUM
+from jupyter_cache import get_cache
 from pypdf import PdfReader
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "book" / "_ext")]
+import execute_chapters  # noqa: E402
 import join_pdf  # noqa: E402
 import make_pdf  # noqa: E402
 import notebooks  # noqa: E402
+import still  # noqa: E402
 import pages  # noqa: E402
 import place_version  # noqa: E402
 import repository  # noqa: E402
@@ -177,3 +180,54 @@ def flat(outline: list) -> list:
 def test_first_pages_follow_one_another():
     chapters = [SimpleNamespace(pdf=SimpleNamespace(pages=[None] * n)) for n in (3, 1, 4)]
     assert join_pdf.first_pages(chapters, before=2) == [2, 5, 6]
+
+
+CHAPTER = """---
+kernelspec:
+  name: python3
+---
+
+# A chapter
+
+```{{code-cell}} ipython3
+{code}
+```
+"""
+
+
+def test_chapters_are_executed_side_by_side_into_the_builds_cache(tmp_path, monkeypatch):
+    """Those that measure time are left to the build, and so is one that fails; none runs twice.
+
+    They run as in the build: without its settings, pages showed controls that no kernel listens to.
+    """
+    monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    for name in still.SETTINGS:
+        monkeypatch.setenv(name, "")
+    log = tmp_path / "log"
+    codes = {
+        "good": f"import os; open({str(log)!r}, 'a').write('ran'); "
+        f"print(6 * 7, *(os.environ[name] for name in {list(still.SETTINGS)}))",
+        "bad": "raise RuntimeError('no')",
+        "timed": "from time import perf_counter",
+    }
+    for name, code in codes.items():
+        (tmp_path / f"{name}.md").write_text(CHAPTER.format(code=code))
+    (tmp_path / "words.md").write_text("# Words alone")
+    chapters = execute_chapters.side_by_side(tmp_path)
+    assert [path.name for path in chapters] == ["bad.md", "good.md"]
+    for _ in range(2):
+        assert execute_chapters.execute(chapters, tmp_path / "cache") == [str(tmp_path / "bad.md")]
+    assert log.read_text() == "ran"
+    [record] = get_cache(tmp_path / "cache").list_cache_records()
+    notebook = get_cache(tmp_path / "cache").get_cache_bundle(record.pk).nb
+    assert notebook.cells[0].outputs[0]["text"] == "42 1 1\n"
+
+
+def test_the_build_reads_what_was_executed():
+    makefile = (ROOT / "Makefile").read_text()
+    assert makefile.index("tools/execute_chapters.py") < makefile.index("jupyter-book build")
+    assert (
+        yaml.safe_load((ROOT / "_config.yml").read_text())["execute"]["execute_notebooks"]
+        == "cache"
+    )
+    assert execute_chapters.CACHE == ROOT / "_build" / ".jupyter_cache"

@@ -14,6 +14,7 @@ from logitflow.models import (
     ResNetGenerator,
 )
 from logitflow.models.classifier import Classifier, whiten
+from logitflow.models.residual import UpBlock
 from logitflow.models.spectral import largest_singular_values
 
 GENERATORS = [DCGANGenerator, ResNetGenerator]
@@ -201,6 +202,37 @@ def test_a_block_is_what_the_authors_compute():
 
 
 # Spectral norm
+
+
+def test_a_discriminator_of_classes_adds_up_what_speaks_for_each():
+    """Its logit is the logarithm of a sum over the classes; only their layer is free of the norm."""
+    network = DCGANDiscriminator(16, num_classes=5)
+    x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    evidence = network.eval().evidence(x)
+    assert evidence.shape == (3, 5)
+    torch.testing.assert_close(network(x), evidence.exp().sum(1).log())
+    weights = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    normalised = [hasattr(m, "parametrizations") for m in weights]
+    assert normalised == [True] * (len(weights) - 1) + [False]
+    with torch.autocast("cpu", torch.bfloat16):  # 8 bits cannot hold a sum of many
+        assert network(x).dtype == torch.float32
+    assert network.double()(x.double()).dtype == torch.float64
+    with pytest.raises(ValueError, match="num_classes too, not -1"):
+        DCGANDiscriminator(16, num_classes=-1)
+    with pytest.raises(ValueError, match="give num_features or num_classes"):
+        DCGANDiscriminator(16, num_features=2, num_classes=2)
+
+
+def test_a_tapering_generator_halves_its_channels_but_not_below_the_narrowest():
+    network = ResNetGenerator(32, narrowest=16)
+    blocks = [m for m in network.layers if isinstance(m, UpBlock)]
+    assert [m.layers[3].weight.shape[:2] for m in blocks] == [(16, 32), (16, 16), (16, 16)]
+    assert network(torch.zeros(2, 128)).shape == (2, 3, 32, 32)
+    again = ResNetGenerator(**network.settings)
+    again.load_state_dict(network.state_dict())
+    for narrowest in (0, 33):
+        with pytest.raises(ValueError, match=f"from 1 to the width, 32, not {narrowest}"):
+            ResNetGenerator(32, narrowest=narrowest)
 
 
 def test_spectral_norm_is_on_every_layer_or_on_none():

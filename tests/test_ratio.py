@@ -7,12 +7,14 @@ import torch
 from laws import A, assert_law, assert_moments, identity, normal_prior, standard_normal
 from scipy.stats import kstest, norm
 from torch import nn
+from torch.nn import functional as F
 from torch.distributions import Normal
 
 from logitflow import LatentTarget, run
 from logitflow.models import MLP
 from logitflow.ratio import calibrate, corrected, cross_entropy, fit_log_ratio, z_statistic
 from logitflow.samplers import langevin
+from logitflow.training import score_real
 
 SHIFT = 1.5  # real N(SHIFT, 1) against fake N(0, 1): the log ratio is SHIFT·x − SHIFT²/2
 
@@ -377,3 +379,73 @@ def test_a_vector_valued_critic_is_refused_by_a_sentence_that_names_the_way():
             ValueError, match=r"vector-valued critic.*logitflow\.ratio\.corrected.*fit_log_ratio"
         ):
             score(torch.zeros(3, 2))
+
+
+class Evidence(nn.Linear):
+    """What speaks for each of two classes, linear in x."""
+
+    def __init__(self):
+        super().__init__(1, 2)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def evidence(self, x):
+        return super().forward(x)
+
+    def forward(self, x):
+        return self.evidence(x).logsumexp(1)
+
+
+def test_a_discriminator_of_classes_learns_each_classs_log_ratio():
+    """Classes N(±SHIFT, 1) in equal parts against N(0, 1): l_k = ±SHIFT·x − SHIFT²/2 − log 2, by 5 standard errors.
+
+    The errors follow from the Fisher information of one choice among three, at the exact weights. Without the
+    classes' cross-entropy nothing would tell the two apart, and both would stay alike.
+    """
+    batch, steps = 500, 2000
+
+    def sample(n, generator):
+        classes = torch.randint(2, (n,), generator=generator)
+        return sample_fake(n, generator) + SHIFT * (1 - 2 * classes[:, None]), classes
+
+    network = Evidence()
+    record = fit_log_ratio(
+        network,
+        sample,
+        sample_fake,
+        num_steps=steps,
+        batch_size=batch,
+        learning_rate=0.02,
+        num_held_out=20_000,
+        generator=seeded(3),
+    )
+    slopes = torch.tensor([SHIFT, -SHIFT], dtype=torch.float64)
+    shift = -(SHIFT**2) / 2 - math.log(2)
+    # the information of a pair (a real sample, a fake one) about (slope, shift) of both classes
+    rng = seeded(4)
+    x = torch.cat([sample(100_000, rng)[0], sample_fake(100_000, rng)]).double()
+    logits = torch.cat([torch.zeros(len(x), 1).double(), slopes * x + shift], 1)
+    p = logits.softmax(1)[:, 1:]
+    weight = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    design = torch.cat([x, torch.ones_like(x)], 1)
+    information = 2 * torch.einsum("nab,ni,nj->aibj", weight, design, design) / len(x)
+    covariance = torch.linalg.inv(information.reshape(4, 4)) / (batch * steps / 2)
+    error = covariance.diag().sqrt().reshape(2, 2)
+    found = torch.stack([network.weight[:, 0], network.bias], 1).detach().double()
+    exact = torch.stack([slopes, torch.full((2,), shift, dtype=torch.float64)], 1)
+    assert ((found - exact).abs() < 5 * error).all(), (found - exact) / error
+    assert abs(record.mean_ratio - 1) < 0.1
+
+
+def test_only_a_discriminator_of_classes_takes_samples_with_classes():
+    """The loss of a real sample and of its class together is that of one choice among K + 1."""
+    network = Evidence()
+    nn.init.normal_(network.weight, generator=seeded(1))
+    x, classes = sample_fake(6, seeded(2)), torch.tensor([0, 1, 1, 0, 1, 0])
+    logits, class_loss = score_real(network, (x, classes))
+    choices = torch.cat([torch.zeros(6, 1), network.evidence(x)], 1)
+    one_choice = F.cross_entropy(choices, classes + 1)
+    torch.testing.assert_close(F.softplus(-logits).mean() + class_loss, one_choice)
+    assert score_real(network, x)[1] == 0
+    with pytest.raises(AttributeError, match="evidence"):
+        score_real(nn.Linear(1, 1), (x, classes))

@@ -27,21 +27,21 @@ NOISE = Images(
 )
 
 
-def networks(seed=0, *, spectral=True):
+def networks(seed=0, **settings):
     """A generator, a discriminator and the generator's average, 16 wide."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        pair = DCGANGenerator(16), DCGANDiscriminator(16, spectral=spectral)
+        pair = DCGANGenerator(16), DCGANDiscriminator(16, **settings)
     generator, discriminator = (n.to(memory_format=torch.channels_last) for n in pair)
     return generator, discriminator, copy.deepcopy(generator).requires_grad_(False)
 
 
-def train(trio, num_steps=4, loss="non-saturating", **settings):
+def train(trio, num_steps=4, loss="non-saturating", sample=NOISE.sample, **settings):
     generator, discriminator, average = trio
     train_gan(
         generator,
         discriminator,
-        NOISE.sample,
+        sample,
         normal_prior(128, torch.float32),
         loss=LOSSES[loss],
         num_steps=num_steps,
@@ -88,6 +88,58 @@ def test_a_continued_run_is_the_same_in_every_tensor(tmp_path):
     assert_same(tensors, load_file(cut))
     kinds = ("step", "rng", "generator.", "discriminator.", "average.", "adam.")
     assert {next(k for k in kinds if name.startswith(k)) for name in tensors} == set(kinds)
+
+
+def test_a_run_with_classes_goes_on_bit_for_bit_and_heeds_them(tmp_path):
+    settings = {"sample": NOISE.sample_labelled, "checkpoint_every": 2}
+    whole = train(networks(num_classes=10), checkpoint=tmp_path / "whole", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        cut = {"checkpoint": tmp_path / "cut", "callback": stop_at(2)}
+        train(networks(num_classes=10), **cut, **settings)
+    resumed = train(networks(9, num_classes=10), checkpoint=tmp_path / "cut", **settings)
+    for network, twin in zip(whole, resumed, strict=True):
+        assert_same(network.state_dict(), twin.state_dict())
+
+    def mislabelled(n, rng):
+        x, labels = NOISE.sample_labelled(n, rng)
+        return x, 9 - labels
+
+    other = train(networks(num_classes=10), sample=mislabelled)
+    assert not torch.equal(other[1].layers[-1].bias, whole[1].layers[-1].bias)
+    critic = train(networks(spectral=False, num_classes=10), 2, "wgan-gp", settings["sample"])
+    assert all(p.isfinite().all() for p in critic[1].parameters())
+
+
+def test_images_with_labels_are_the_images_without():
+    x, labels = NOISE.sample_labelled(30, seeded(3))
+    assert torch.equal(x, NOISE.sample(30, seeded(3)))
+    either_way = torch.stack([from_bytes(NOISE.pixels), from_bytes(NOISE.pixels).flip(3)])
+    for image, label in zip(x, labels, strict=True):
+        same = (either_way == image).flatten(2).all(2).any(0)
+        assert NOISE.labels[same].tolist() == [label]
+
+
+def test_the_recipe_of_classes_draws_labels(tiny, tmp_path, monkeypatch):
+    with_classes = PRESETS["tiny"]._replace(
+        networks=lambda: (DCGANGenerator(16), DCGANDiscriminator(16, num_classes=10))
+    )
+    monkeypatch.setitem(PRESETS, "tiny", with_classes)
+    drawn = []
+
+    def draw(self, n, rng):
+        drawn.append(n)
+        return NOISE.sample_labelled(n, rng)
+
+    monkeypatch.setattr(images, "cifar10", lambda split: Watched(*NOISE))
+    monkeypatch.setattr(Watched, "sample_labelled", draw)
+    train_cifar10("tiny", tmp_path, device="cpu")
+    assert len(drawn) > 4  # the pair's steps, and the fit's
+    pair = zoo.load(tmp_path)
+    assert pair.fitted.evidence(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+class Watched(Images):
+    """Images whose drawing a test looks at."""
 
 
 def test_a_damaged_checkpoint_is_refused_by_a_sentence_and_kept(tmp_path):
@@ -263,9 +315,10 @@ def test_the_recipe_keeps_curve_pictures_and_card_when_killed_and_resumed(tiny, 
     assert [p["step"] for p in json.loads((whole / "curve.json").read_text())] == [2]
 
 
-def test_the_shipped_pair_fits_its_budget():
-    """The small preset's generator, discriminator and fitted discriminator: under 12 MB as float32."""
-    generator, discriminator = PRESETS["small"].networks()
+@pytest.mark.parametrize("preset", ["small", "labels"])
+def test_the_shipped_pair_fits_its_budget(preset):
+    """The small presets' generator, discriminator and fitted discriminator: under 12 MB as float32."""
+    generator, discriminator = PRESETS[preset].networks()
     tensors = [
         tensor
         for network in (generator, discriminator, discriminator)
@@ -275,7 +328,7 @@ def test_the_shipped_pair_fits_its_budget():
 
 
 def test_a_preset_or_a_device_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="unknown preset 'huge': choose small or paper"):
+    with pytest.raises(ValueError, match="unknown preset 'huge': choose small or labels or paper"):
         train_cifar10("huge", tmp_path)
     with pytest.raises(ValueError, match="unknown device 'gpu': choose auto, cpu, cuda"):
         train_cifar10("small", tmp_path, device="gpu")

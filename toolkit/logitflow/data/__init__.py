@@ -11,12 +11,13 @@ from logitflow.data.text import (
     one_hot,
     windows,
 )
-from logitflow.data.toys import Mixture, Sample, swiss_roll, twenty_five_gaussians
+from logitflow.data.toys import LabelledSample, Mixture, Sample, swiss_roll, twenty_five_gaussians
 
 __all__ = [
     "CHARACTERS",
     "CIFAR10_CLASSES",
     "Images",
+    "LabelledSample",
     "Mixture",
     "Sample",
     "Text",

@@ -35,11 +35,17 @@ class Images(NamedTuple):
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n images drawn with replacement, each mirrored or not by a coin: (n, 3, H, W) in [−1, 1]."""
+        return self.sample_labelled(n, generator)[0]
+
+    def sample_labelled(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The same n images as `sample`, with their labels (n,)."""
         at = generator.device
         which = torch.randint(len(self.pixels), (n,), generator=generator, device=at)
         mirrored = torch.rand(n, generator=generator, device=at) < 0.5
-        x = self.pixels[which.to(self.pixels.device)].to(at)
-        return from_bytes(torch.where(mirrored[:, None, None, None], x.flip(3), x))
+        here = which.to(self.pixels.device)
+        x = self.pixels[here].to(at)
+        x = from_bytes(torch.where(mirrored[:, None, None, None], x.flip(3), x))
+        return x, self.labels[here].to(at)
 
 
 def from_bytes(pixels: Tensor) -> Tensor:

@@ -10,6 +10,9 @@ from torch import Tensor
 Sample = Callable[[int, torch.Generator], Tensor]
 """A function of (n, generator) that draws n samples, (n, *sample_shape), with the generator's randomness."""
 
+LabelledSample = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
+"""The same, with the samples' classes, (n,) of int64."""
+
 
 class Mixture(NamedTuple):
     """An equal-weight mixture of isotropic Gaussians."""

@@ -6,6 +6,7 @@ What the tables leave open (initial weights, the batch norm after the dense laye
 residual block) is as in the authors' code.
 """
 
+import torch
 from torch import Tensor, nn
 
 from logitflow.models.residual import DownBlock, UpBlock
@@ -56,21 +57,35 @@ class DCGANDiscriminator(nn.Module):
         spectral: whether each weight's largest singular value is held at 1. A critic trained with a gradient
             penalty has no normalisation of any kind (Gulrajani et al. 2017, section 4).
         num_features: of a vector-valued critic, such as an MMD-GAN's; 0 for a logit.
+        num_classes: of a discriminator that also says which class an image is of (Salimans et al. 2016, section
+            5): its last layer gives the evidence of each, l_k = log p_data(x, k)/p_g(x), and their sum's
+            logarithm is the logit. That layer is free of the norm, so that classes can be told far apart.
 
     Raises:
-        ValueError: `width` or `size` is no multiple of 8, or `num_features` is negative.
+        ValueError: `width` or `size` is no multiple of 8, a number of outputs is negative, or both are given.
     """
 
     def __init__(
-        self, width: int = 512, size: int = 32, spectral: bool = True, num_features: int = 0
+        self,
+        width: int = 512,
+        size: int = 32,
+        spectral: bool = True,
+        num_features: int = 0,
+        num_classes: int = 0,
     ) -> None:
         super().__init__()
         _check(width, size)
-        if num_features < 0:
-            raise ValueError(f"num_features must be at least 0, not {num_features}")
+        if min(num_features, num_classes) < 0:
+            raise ValueError(
+                f"num_features must be at least 0, not {num_features}, and num_classes too, not {num_classes}"
+            )
+        if num_features and num_classes:
+            raise ValueError("a critic has features or classes: give num_features or num_classes")
         self.settings = {"width": width, "size": size, "spectral": spectral}
         if num_features:
             self.settings["num_features"] = num_features
+        if num_classes:
+            self.settings["num_classes"] = num_classes
         side = size // 8
         self.layers = nn.Sequential(
             nn.Conv2d(3, width // 8, 3, padding=1),  # (N, width/8, size, size)
@@ -79,14 +94,21 @@ class DCGANDiscriminator(nn.Module):
             *_down(width // 4, width // 2),  # (N, width/2, size/4, size/4)
             *_down(width // 2, width),  # (N, width, size/8, size/8)
             nn.Flatten(),  # (N, width·size²/64)
-            nn.Linear(width * side * side, num_features or 1),
+            nn.Linear(width * side * side, num_features or num_classes or 1),
         )
         _initialise(self, std=0.02)
         if spectral:
-            normalise(self)
+            normalise(self.layers[:-1] if num_classes else self)
+
+    def evidence(self, x: Tensor) -> Tensor:
+        """(N, 3, size, size) → what speaks for each class, (N, num_classes)."""
+        y = self.layers(x)
+        return y.to(torch.promote_types(y.dtype, torch.float32))  # bfloat16 cannot add ten of them
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, size, size) → logits (N,), or features (N, num_features)."""
+        if "num_classes" in self.settings:
+            return self.evidence(x).logsumexp(1)
         y = self.layers(x)
         return y if "num_features" in self.settings else y.squeeze(1)
 
@@ -101,17 +123,27 @@ class ResNetGenerator(nn.Module):
         width: channels of the first, smallest map.
         size: height and width of the image: 32 or 48.
         latent: the latent's dimension.
+        narrowest: each doubling of the size halves the channels, but no map has fewer than this: the wide
+            maps, where what an image shows is decided, are small and cheap. None for the paper's.
 
     Raises:
-        ValueError: `width` is no multiple of 8, or `size` neither 32 nor 48.
+        ValueError: `width` is no multiple of 8, `size` neither 32 nor 48, or `narrowest` not from 1 to `width`.
     """
 
-    def __init__(self, width: int = 256, size: int = 32, latent: int = 128) -> None:
+    def __init__(
+        self, width: int = 256, size: int = 32, latent: int = 128, narrowest: int | None = None
+    ) -> None:
         super().__init__()
         _check(width, size, among=(32, 48))
+        if narrowest is not None and not 1 <= narrowest <= width:
+            raise ValueError(f"narrowest must be from 1 to the width, {width}, not {narrowest}")
         self.settings: dict[str, float] = {"width": width, "size": size, "latent": latent}
+        if narrowest is None:
+            narrowest = width if size == 32 else width // 8
+        else:
+            self.settings["narrowest"] = narrowest
         side = size // 8
-        widths = [width] * 4 if size == 32 else [width, width // 2, width // 4, width // 8]
+        widths = [max(width >> doublings, narrowest) for doublings in range(4)]
         self.dense = nn.Linear(latent, width * side * side)
         self.unflatten = nn.Unflatten(1, (width, side, side))  # (N, width, size/8, size/8)
         self.layers = nn.Sequential(

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from logitflow.data.toys import Sample
+from logitflow.data.toys import LabelledSample, Sample
 from logitflow.files import write_atomically
 from logitflow.progress import progress
 from logitflow.target import unchanged
 from logitflow.training.checkpoints import restore_alone, snapshot
+from logitflow.training.gan import score_real
 
 
 class FitRecord(NamedTuple):
@@ -26,7 +27,7 @@ class FitRecord(NamedTuple):
 
 def fit_log_ratio(
     discriminator: nn.Module,
-    sample_real: Sample,
+    sample_real: Sample | LabelledSample,
     sample_fake: Sample,
     *,
     num_steps: int,
@@ -46,7 +47,8 @@ def fit_log_ratio(
 
     Args:
         discriminator: maps samples to logits, (N,) or (N, 1).
-        sample_real: draws data.
+        sample_real: draws data; data with their classes for a discriminator that names these, whose
+            cross-entropy is then minimised too.
         sample_fake: draws the model's samples, for example
             `lambda n, rng: generator(priors.sample(prior, n, rng))`.
         num_steps: Adam steps, each with fresh samples of both kinds.
@@ -73,9 +75,9 @@ def fit_log_ratio(
     optimizer = torch.optim.Adam(discriminator.parameters(), learning_rate)
     average = torch.optim.swa_utils.AveragedModel(discriminator)
     with torch.no_grad():
-        held_real, held_fake = (
-            sample(num_held_out, generator) for sample in (sample_real, sample_fake)
-        )
+        held_real = sample_real(num_held_out, generator)
+        held_real = held_real if isinstance(held_real, Tensor) else held_real[0]
+        held_fake = sample_fake(num_held_out, generator)
 
     def held_out_loss(network: nn.Module) -> float:
         with unchanged(network), torch.no_grad():  # spectral norms, too, stay as they are
@@ -93,7 +95,8 @@ def fit_log_ratio(
         optimizer.param_groups[0]["lr"] = learning_rate * falling
         with torch.no_grad():
             real, fake = sample_real(batch_size, generator), sample_fake(batch_size, generator)
-        loss = cross_entropy(discriminator(real), discriminator(fake))
+        real_logits, class_loss = score_real(discriminator, real)
+        loss = cross_entropy(real_logits, discriminator(fake)) + class_loss / 2
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from logitflow import priors
-from logitflow.data import Sample
+from logitflow.data import LabelledSample, Sample
 from logitflow.files import write_atomically
 from logitflow.ratio import FitRecord, fit_log_ratio
 
@@ -95,7 +95,7 @@ def told(role: str, record: FitRecord, say: Callable[[str], None]) -> dict[str, 
 
 def fit_copy(
     discriminator: nn.Module,
-    sample_real: Sample,
+    sample_real: Sample | LabelledSample,
     sample_fake: Sample,
     *,
     num_steps: int,
@@ -110,7 +110,7 @@ def fit_copy(
 
     Args:
         discriminator: as trained; it stays as it is.
-        sample_real: draws data.
+        sample_real: draws data, with their classes for a discriminator that names these.
         sample_fake: draws the finished generator's samples.
         num_steps: steps of fitting.
         generator: the source of all randomness, on the networks' device.

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 from torch.nn import functional as F
 
 from logitflow import priors
-from logitflow.data.toys import Sample
+from logitflow.data.toys import LabelledSample, Sample
 from logitflow.progress import progress
 from logitflow.training.checkpoints import descend, keep, own_batch, own_stream, restore
 
@@ -51,10 +51,29 @@ def gradient_penalty(
     return (slope.flatten(1).norm(dim=1) - 1).square().mean()
 
 
+def score_real(
+    discriminator: nn.Module, drawn: Tensor | tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor | float]:
+    """The logits of real samples, and the cross-entropy of their classes where they were drawn with them.
+
+    With the loss of a real sample's logit d, softplus(−d), the two make up the loss of one choice among the
+    K classes and "generated", −log(exp(l_y)/(1 + Σ exp(l_k))) (Salimans et al. 2016, section 5).
+
+    Args:
+        discriminator: maps samples to logits; with classes its `evidence` gives their l_k, (N, K).
+        drawn: samples, or samples with their classes, (N,) of int64.
+    """
+    if isinstance(drawn, Tensor):
+        return discriminator(drawn), 0.0
+    x, classes = drawn
+    evidence = discriminator.evidence(x)  # type: ignore[operator]
+    return evidence.logsumexp(1), F.cross_entropy(evidence, classes)
+
+
 def train_gan(
     generator: nn.Module,
     discriminator: nn.Module,
-    sample_real: Sample,
+    sample_real: Sample | LabelledSample,
     prior: Distribution,
     *,
     loss: Loss,
@@ -80,7 +99,7 @@ def train_gan(
     Args:
         generator: maps (N, *latent_shape) to samples.
         discriminator: maps samples to logits, (N,) or (N, 1).
-        sample_real: draws real samples.
+        sample_real: draws real samples; samples with their classes for a discriminator that names these.
         prior: the distribution of latents.
         loss: one of `LOSSES`.
         num_steps: generator steps in all, those of an earlier, killed run included.
@@ -127,9 +146,11 @@ def train_gan(
             with mixed:
                 with torch.no_grad():
                     fake = generator(priors.sample(prior, batch_size, rng))
-                d_loss = loss.discriminator(discriminator(real), discriminator(fake))
+                real_logits, class_loss = score_real(discriminator, real)
+                d_loss = loss.discriminator(real_logits, discriminator(fake)) + class_loss
                 if loss.gradient_penalty:
-                    penalty = gradient_penalty(discriminator, real, fake, rng)
+                    x = real if isinstance(real, Tensor) else real[0]
+                    penalty = gradient_penalty(discriminator, x, fake, rng)
                     d_loss = d_loss + loss.gradient_penalty * penalty
             descend(optimizers["discriminator"], d_loss)
         with mixed:

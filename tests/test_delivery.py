@@ -20,10 +20,10 @@ import execute_chapters  # noqa: E402
 import join_pdf  # noqa: E402
 import make_pdf  # noqa: E402
 import notebooks  # noqa: E402
-import still  # noqa: E402
 import pages  # noqa: E402
 import place_version  # noqa: E402
 import repository  # noqa: E402
+import still  # noqa: E402
 import vendor_mathjax  # noqa: E402
 
 WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/book.yml").read_text())

@@ -7,8 +7,8 @@ import torch
 from laws import A, assert_law, assert_moments, identity, normal_prior, standard_normal
 from scipy.stats import kstest, norm
 from torch import nn
-from torch.nn import functional as F
 from torch.distributions import Normal
+from torch.nn import functional as F
 
 from logitflow import LatentTarget, run
 from logitflow.models import MLP
@@ -397,7 +397,7 @@ class Evidence(nn.Linear):
 
 
 def test_a_discriminator_of_classes_learns_each_classs_log_ratio():
-    """Classes N(±SHIFT, 1) in equal parts against N(0, 1): l_k = ±SHIFT·x − SHIFT²/2 − log 2, by 5 standard errors.
+    """Classes N(±SHIFT, 1) in equal parts against N(0, 1): l_k = ±SHIFT·x − SHIFT²/2 − log 2, within 5σ.
 
     The errors follow from the Fisher information of one choice among three, at the exact weights. Without the
     classes' cross-entropy nothing would tell the two apart, and both would stay alike.

@@ -93,8 +93,8 @@ def test_a_continued_run_is_the_same_in_every_tensor(tmp_path):
 def test_a_run_with_classes_goes_on_bit_for_bit_and_heeds_them(tmp_path):
     settings = {"sample": NOISE.sample_labelled, "checkpoint_every": 2}
     whole = train(networks(num_classes=10), checkpoint=tmp_path / "whole", **settings)
+    cut = {"checkpoint": tmp_path / "cut", "callback": stop_at(2)}
     with pytest.raises(KeyboardInterrupt):
-        cut = {"checkpoint": tmp_path / "cut", "callback": stop_at(2)}
         train(networks(num_classes=10), **cut, **settings)
     resumed = train(networks(9, num_classes=10), checkpoint=tmp_path / "cut", **settings)
     for network, twin in zip(whole, resumed, strict=True):

@@ -22,6 +22,7 @@ import os
 import signal
 import sys
 import tarfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -74,11 +75,15 @@ def run(todo: Sequence[Stage], minutes: float) -> int:
     signal.signal(
         signal.SIGALRM, signal.default_int_handler
     )  # as Ctrl-C, which every command expects
-    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    # again every half a minute: an interrupt that falls into a finaliser is lost
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes, 30.0)
+    over = time.monotonic() + 60 * minutes
     try:
         for stage in todo:
             if stage.made.exists():
                 continue
+            if time.monotonic() > over:
+                return 130
             print("$ logitflow", *stage.words, flush=True)
             if code := logitflow(stage.words):
                 return code

@@ -13,6 +13,7 @@ from logitflow.metrics.images import classifier_extractor, judge_against
 from logitflow.models import DCGANDiscriminator, DCGANGenerator
 from logitflow.models.classifier import Classifier
 from logitflow.reproduce import curve_rows, image_rows, images, reproduce_images
+from logitflow.reproduce import settings as settings_of_rows
 from logitflow.reproduce.lab import follow, open_lab, row_target
 from logitflow.reproduce.settings import PLAIN, PLAIN_STEPS
 from logitflow.reproduce.table import STEPS, recall
@@ -75,9 +76,10 @@ def test_every_row_and_curve_is_there(result):
     assert json.loads(json.dumps(result)) == result
     assert result["command"] == "a test"
     assert (result["extractor"], result["reference"]) == ("CIFAR classifier", "noise")
-    most = {"base": None} | {row.method: row.most_seeds for row in image_rows()}
+    most = {("base", ""): None}
+    most |= {(row.method, row.space): row.most_seeds for row in image_rows()}
     for row in result["rows"]:
-        assert row["seeds"] == [0, 1][: most[row["method"]]]
+        assert row["seeds"] == [0, 1][: most[row["method"], row["space"]]]
         metrics = row["metrics"]
         for name in ("frechet_distance", "kernel_distance", "inception_score", "precision"):
             assert math.isfinite(metrics[name]["mean"])
@@ -94,7 +96,8 @@ def test_cost_is_counted(result):
     }
     for (method, _), gradients in table.items():
         langevin = method.startswith("DDLS")  # which takes one to begin
-        expected = 0 if method in ("base", "DRS", "MH-GAN") else 2 + langevin
+        pilot = 500 / N if "preconditioned" in method else 0
+        expected = 0 if method in ("base", "DRS", "MH-GAN") else 2 + langevin + pilot
         assert gradients == expected, method
     forwards = {
         row["method"]: row["metrics"]["forward_evaluations"]["mean"] for row in result["rows"]
@@ -187,11 +190,11 @@ def test_two_processes_fill_one_ledger(pair, settings, tmp_path, monkeypatch):
 
 def test_a_point_on_a_curve_is_where_the_sampler_stands(pair, settings):
     lab = open_lab(pair, **settings)
-    row = cut(image_rows()[5], 5)
+    row = next(cut(row, 5) for row in image_rows() if row.method == "DGflow (KL)")
     target, counted = row_target(lab, row)
     z = torch.randn(6, 128, generator=seeded())
     seen = follow(target, counted, row, z, (0, 2, 5), seed=3, batch_size=4)
-    sampler = gradient_flow(target, step_size=0.1, gamma=0.01)
+    sampler = gradient_flow(target, step_size=0.03, gamma=0.01)
     for k, points, cost in seen:
         parts = [
             run(sampler, part, num_steps=k, generator=seeded_generator(3, 1000 + b)).z
@@ -199,6 +202,17 @@ def test_a_point_on_a_curve_is_where_the_sampler_stands(pair, settings):
         ]
         torch.testing.assert_close(points, torch.cat(parts), rtol=0, atol=0)
         assert float(cost[0]) == 6 * k
+
+
+def test_a_sharpened_sampler_aims_at_the_prior_times_a_power_of_the_ratio():
+    prior = torch.distributions.Normal(torch.zeros(2), 1.0)
+    target = LatentTarget(lambda z: z, lambda x: x.sin().sum(1), prior)
+    z = torch.randn(5, 2, generator=seeded())
+    sampler = settings_of_rows._sharpened(3.0, settings_of_rows._langevin(0.1))(target)
+    epsilon, noise = 0.1, torch.randn(5, 2, generator=seeded(1))
+    by_hand = z + epsilon / 2 * (3 * z.cos() - z) + epsilon**0.5 * noise
+    torch.testing.assert_close(run(sampler, z, num_steps=1, generator=seeded(1)).z, by_hand)
+    assert sampler.description.endswith("logit × 3")
 
 
 def test_pixels_stay_in_their_box(pair, settings):

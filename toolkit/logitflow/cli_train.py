@@ -104,11 +104,13 @@ def _add_text(subparsers: Any) -> None:
 
 
 def _add_preset(parser: argparse.ArgumentParser, presets: dict[str, Preset]) -> None:
+    labels = "labels: the same, with a discriminator that names the classes; "
+    labels = labels if "labels" in presets else ""
     parser.add_argument(
         "--preset",
         choices=tuple(presets),
         default="small",
-        help="small: an hour or so of two cores; paper: the papers' size, for a GPU",
+        help=f"small: an hour or so of two cores; {labels}paper: the papers' size, for a GPU",
     )
     parser.add_argument("--steps", type=count, help="generator steps; not given: the preset's")
     parser.add_argument(

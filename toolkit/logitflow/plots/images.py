@@ -17,6 +17,7 @@ from .style import COLORS, MARKS, WIDTH, color_of
 
 _GAP = 2  # white pixels between images
 _BLOCK = 8  # and between pairs of rows
+_TICKS = (0, 2, 5, 10, 25, 50, 100, 250, 1000)  # of gradient evaluations
 
 
 def image_grid(x: torch.Tensor, columns: int = 8) -> Figure:
@@ -159,7 +160,7 @@ def quality_curve(
     Args:
         curves: each with "method" and "points", of which each has "gradient_evaluations",
             "frechet_distance" and "inception_score": what `logitflow reproduce cifar10` writes as "curves".
-        real: the figures of real images, drawn as dotted lines: its "real" "metrics".
+        real: the figures of real images, told in a corner: its "real_of_curves".
 
     Raises:
         ValueError: there is no curve, or one has no points.
@@ -168,6 +169,7 @@ def quality_curve(
         raise ValueError("give at least one curve, each with at least one point.")
     fig, axes = plt.subplots(2, 1, figsize=(WIDTH, 7.2), sharex=True, layout="constrained")
     plt.close(fig)  # pyplot would show it a second time
+    longest = max(curve["points"][-1]["gradient_evaluations"] for curve in curves)
     panels = {
         "frechet_distance": ("Fréchet distance", min),
         "inception_score": ("inception score", max),
@@ -181,13 +183,25 @@ def quality_curve(
             ax.plot(x, y, markersize=4, linewidth=1.4, label=curve["method"], **look)
             k = y.index(best(y))
             ax.plot(x[k], y[k], "o", markersize=11, fillstyle="none", color=f"C{i}")
-        if real is not None:
-            ax.axhline(real[figure]["mean"], color=COLORS["real"], linestyle=":", linewidth=1.2)
+        if real is not None:  # a line of theirs would be far off the others
+            up = best is min
+            corner: dict[str, Any] = {
+                "x": 0.98,
+                "y": 0.95 if up else 0.05,
+                "va": "top" if up else "bottom",
+            }
+            text = f"real images: {real[figure]['mean']:.2f}"
+            ax.text(s=text, ha="right", transform=ax.transAxes, fontsize="small", **corner)
         ax.set_ylabel(label)
         ax.grid(color="#e6e6e6", linewidth=0.8)
+    # the first steps change most: linear up to ten of them, logarithmic beyond
+    axes[1].set_xscale("symlog", linthresh=10)
+    axes[1].set_xlim(-0.5, 1.25 * longest)
+    axes[1].set_xticks([t for t in _TICKS if t <= max(longest, 10)])
+    axes[1].xaxis.set_major_formatter("{x:g}")
     axes[1].set_xlabel("gradient evaluations a sample")
     handles, _ = axes[0].get_legend_handles_labels()
-    fig.legend(handles=handles, loc="outside lower center", ncols=2)
+    fig.legend(handles=handles, loc="outside lower center", ncols=2, fontsize="small")
     return fig
 
 

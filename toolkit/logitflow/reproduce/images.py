@@ -24,7 +24,7 @@ from logitflow.reproduce.table import (
 )
 from logitflow.run import seeded_generator
 
-PAIR = "cifar10-sn-resnet-small"
+PAIR = "cifar10-sn-resnet-labels"
 """The shipped pair that the table is about."""
 
 

@@ -38,13 +38,19 @@ def image_rows() -> list[Row]:
     def row(name: str, make: MakeSampler, steps: int, most_seeds: int | None = None) -> Row:
         return Row(name, "discriminator", "latent", ((make, steps),), most_seeds)
 
+    def chain(name: str, make: MakeSampler) -> Row:  # these aim at p0·e^d: they want a log ratio
+        return row(name, make, 25, most_seeds=1)._replace(logit="calibrated")
+
     return [
         Row("DRS", "calibrated", "latent", ()),
-        Row("MH-GAN", "calibrated", "latent", ((metropolis_hastings, 50),)),
+        chain("MH-GAN", metropolis_hastings)._replace(stages=((metropolis_hastings, 50),)),
         row("DOT", _transport(0.01), 25, most_seeds=1),
-        row("DDLS (ULA)", _langevin(0.1), 25),
-        row("DDLS (MALA)", _langevin(0.1, adjust=True), 25, most_seeds=1),
-        row("DGflow (KL)", _flow(0.1), PLAIN_STEPS),
+        chain("DDLS (ULA)", _langevin(0.02)),
+        chain("DDLS (MALA)", _langevin(0.02, adjust=True)),
+        chain("DDLS (ULA), β = 3", _sharpened(3.0, _langevin(0.006))),
+        # of the authors' η the curve tells more: this pair's logit is steep, and shorter steps go further
+        row("DGflow (KL)", _flow(0.03), 100, most_seeds=1),
+        row("DGflow (KL), preconditioned", _preconditioned(0.25), 50, most_seeds=1),
         row("DGflow (JS)", _flow(0.1, "js"), PLAIN_STEPS, most_seeds=1),
         row("DGflow (logD)", _flow(0.1, "logd"), PLAIN_STEPS, most_seeds=1),
         # the papers' γ would add 28 grey levels of noise to each pixel
@@ -58,18 +64,23 @@ def curve_rows() -> list[Row]:
     def line(name: str, *stages: tuple[MakeSampler, int], space: str = "latent") -> Row:
         return Row(name, "discriminator", space, stages, most_seeds=1)
 
+    def chain(name: str, make: MakeSampler) -> Row:
+        return line(name, (make, 100))._replace(logit="calibrated")
+
     falling = [
         0.5 * (1 - k / 10) for k in range(10)
     ]  # their sum is 25 plain steps' and a tenth more
     return [
-        line(PLAIN, (_flow(0.1), 100)),
-        line("DGflow (KL), η = 0.25", (_flow(0.25), 60)),
-        line("DGflow (KL), η = 0.5", (_flow(0.5), 25)),
+        line(PLAIN, (_flow(0.1), 60)),
+        line("DGflow (KL), η = 0.03", (_flow(0.03), 250)),
+        line("DGflow (KL), η = 0.3", (_flow(0.3), 40)),
         line("DGflow (KL), falling η", *((_flow(eta), 1) for eta in falling)),
-        line("DGflow (KL), rising η", *((_flow(eta), 1) for eta in reversed(falling))),
-        line("DGflow (KL), preconditioned", (_preconditioned(0.25), 25)),
+        line("DGflow (KL), preconditioned, η = 0.1", (_preconditioned(0.1), 100)),
+        line("DGflow (KL), preconditioned, η = 0.25", (_preconditioned(0.25), 60)),
         line("DGflow (KL), pixels", (_flow(0.1, gamma=1e-4), 25), space="data"),
-        line("DDLS (ULA), ε = 0.1", (_langevin(0.1), 60)),
+        line("DOT", (_transport(0.01), 100)),
+        chain("DDLS (ULA), ε = 0.02", _langevin(0.02)),
+        chain("DDLS (ULA), β = 3, ε = 0.006", _sharpened(3.0, _langevin(0.006))),
     ]
 
 
@@ -153,6 +164,17 @@ def _flow(step_size: float, divergence: str = "kl", gamma: float = 0.01) -> Make
 
 def _langevin(step_size: float, adjust: bool = False) -> MakeSampler:
     return lambda target: langevin(target, step_size=step_size, adjust=adjust)
+
+
+def _sharpened(beta: float, make: MakeSampler) -> MakeSampler:
+    """The same sampler, aimed at p0·exp(β d) in the place of p0·exp(d)."""
+
+    def sharper(target: LatentTarget) -> Sampler:
+        steep = LatentTarget(target.generator, lambda x: beta * target.logit(x), target.prior)
+        sampler = make(steep)
+        return sampler._replace(description=f"{sampler.description}, logit × {beta:g}")
+
+    return sharper
 
 
 def _preconditioned(step_size: float, power: float = 0.5) -> MakeSampler:

@@ -22,7 +22,7 @@ from logitflow.target import LatentTarget
 Figures = Callable[[Tensor, Any], dict[str, Any]]
 """What is measured of samples by a lab's judge."""
 
-STEPS = (0, 1, 2, 3, 5, 8, 10, 15, 20, 25, 40, 60, 100, 150)
+STEPS = (0, 1, 2, 3, 5, 8, 10, 15, 20, 25, 40, 60, 100, 150, 200)
 """Where the curves are measured."""
 # the authors' for images; plain rejection would accept hardly one in a thousand
 DRS_PERCENTILE = 80.0

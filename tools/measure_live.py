@@ -5,7 +5,8 @@ python tools/measure_live.py
 Node runs the page's own program on one thread, and the processor's milliseconds are counted: on a machine
 that others use too, the clock's mean little. Those of compiling and collecting garbage are among them.
 The page shares the samples out among as many workers as there are processors, eight at most, and draws at
-most 60 times a second: from the milliseconds follows what a number of workers allows.
+most 60 times a second: from the milliseconds follows what a number of workers allows. Then Chromium, where
+there is one, shows the page, and its frames are counted, with all that drawing costs on this machine.
 """
 
 import json
@@ -14,7 +15,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+from matplotlib.figure import Figure
+from playwright.sync_api import sync_playwright
 
 from logitflow import live, zoo
 
@@ -42,6 +47,14 @@ for (const [method, stepSize] of Object.entries(methods)) {
 console.log(JSON.stringify(told));
 """
 
+COUNT = """
+async () => {
+  const { dataset } = document.querySelector(".live"), start = performance.now(), before = Number(dataset.step);
+  await new Promise((done) => setTimeout(done, 3000));
+  return (1000 * (Number(dataset.step) - before)) / (performance.now() - start);
+}
+"""
+
 
 def measure() -> dict[str, list[float]]:
     """Milliseconds of processor time of each method's steps, in order of size."""
@@ -67,16 +80,41 @@ def measure() -> dict[str, list[float]]:
     return json.loads(ran.stdout)
 
 
+def frames(chromium: str) -> Iterator[tuple[str, float]]:
+    """Each method's frames a second on the page itself, in a headless Chromium."""
+    start = {"steps": 400, "logStepSize": -4.0}
+    settings = {"start": start, "pair": live.export(zoo.load(live.PAIR)), "count": NUM_SAMPLES}
+    step = "Number(document.querySelector('.live').dataset.step)"
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        shown = Path(folder) / "live.html"
+        content = live.page("refinementView", settings, Figure(), "a still picture")
+        shown.write_text(f"<!doctype html><html lang=en>{content}", encoding="utf-8")
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(shown.as_uri())
+        page.get_by_label("Method").select_option("mh")  # so that each choice below is another
+        for method in METHODS:
+            page.get_by_label("Method").select_option(method)  # it begins anew
+            page.wait_for_function(f"{step} < {WARM}")
+            page.wait_for_function(f"{step} >= {WARM}")
+            yield method, page.evaluate(COUNT)
+        browser.close()
+
+
 def main() -> None:
     """Print a line a method."""
-    frames = "".join(f"{workers:>5}" for workers in WORKERS)
+    columns = "".join(f"{workers:>5}" for workers in WORKERS)
     print(f"{NUM_SAMPLES:,} samples; {os.cpu_count()} processors here")
     print(f"{'':8}{'ms a step (least–most of the middle half)':>42}   frames a second, workers:")
-    print(f"{'':53}{frames}")
+    print(f"{'':53}{columns}")
     for method, times in measure().items():
         low, middle, high = (times[int(share * len(times))] for share in (0.25, 0.5, 0.75))
         rates = "".join(f"{min(60, 1000 * workers / middle):5.0f}" for workers in WORKERS)
         print(f"{method:8}{f'{middle:.0f} ({low:.0f}–{high:.0f})':>42}   {rates}")
+    if chromium := shutil.which("chromium") or shutil.which("google-chrome"):
+        print("frames a second of the page in Chromium, headless, on this machine:")
+        for method, rate in frames(chromium):
+            print(f"{method:8}{rate:5.0f}")
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def comparison(result: dict[str, Any]) -> Figure:
                 ax.errorbar(mean, y, fmt="o", color=color_of(row["method"]), **bar)
         if name == "energy_ratio":
             ax.axvline(1, color=COLORS["real"], linestyle=":", linewidth=1.2)
-        ax.set_yticks(range(len(rows)), [_name(row) for row in rows], fontsize=11)
+        ax.set_yticks(range(len(rows)), [_name(row) for row in rows], fontsize=11, linespacing=0.9)
         ax.set_ylim(len(rows) - 0.4, -0.6)
         ax.grid(axis="both", color="#e6e6e6", linewidth=0.8)
         ax.set_axisbelow(True)
@@ -195,7 +195,8 @@ def _name(row: dict[str, Any]) -> str:
     """The method with its logit, and its space where that is not the usual one."""
     words = [row["method"], row.get("logit", "")]
     words.append("data" if row.get("space") == "data" else "")
-    return " · ".join(word for word in words if word)
+    name = " · ".join(word for word in words if word)
+    return name if len(name) < 36 else name.replace(" · ", "\n", 1)
 
 
 def _few_ticks(ax: Axes, scale: str) -> None:
@@ -209,7 +210,7 @@ def _few_ticks(ax: Axes, scale: str) -> None:
         ticks = close if ax.get_xlim()[0] > -200 else [-10_000, -1000, -100, -10, 0]
         ax.xaxis.set_major_locator(FixedLocator(ticks))
     else:
-        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 

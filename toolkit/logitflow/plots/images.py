@@ -184,14 +184,10 @@ def quality_curve(
             k = y.index(best(y))
             ax.plot(x[k], y[k], "o", markersize=11, fillstyle="none", color=f"C{i}")
         if real is not None:  # a line of theirs would be far off the others
-            up = best is min
-            corner: dict[str, Any] = {
-                "x": 0.98,
-                "y": 0.95 if up else 0.05,
-                "va": "top" if up else "bottom",
-            }
+            height, side = (0.95, "top") if best is min else (0.05, "bottom")
             text = f"real images: {real[figure]['mean']:.2f}"
-            ax.text(s=text, ha="right", transform=ax.transAxes, fontsize="small", **corner)
+            where = {"transform": ax.transAxes, "ha": "right", "va": side}
+            ax.text(0.98, height, text, fontsize="small", **where)
         ax.set_ylabel(label)
         ax.grid(color="#e6e6e6", linewidth=0.8)
     # the first steps change most: linear up to ten of them, logarithmic beyond

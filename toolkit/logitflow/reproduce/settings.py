@@ -43,7 +43,7 @@ def image_rows() -> list[Row]:
 
     return [
         Row("DRS", "calibrated", "latent", ()),
-        chain("MH-GAN", metropolis_hastings)._replace(stages=((metropolis_hastings, 50),)),
+        Row("MH-GAN", "calibrated", "latent", ((metropolis_hastings, 50),), most_seeds=1),
         row("DOT", _transport(0.01), 25, most_seeds=1),
         chain("DDLS (ULA)", _langevin(0.02)),
         chain("DDLS (MALA)", _langevin(0.02, adjust=True)),

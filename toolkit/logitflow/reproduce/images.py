@@ -11,7 +11,7 @@ from torch import Tensor
 from logitflow.metrics import features as measures
 from logitflow.metrics.images import Judge, evaluate_images, look
 from logitflow.reproduce.common import hardware, heading, summarise
-from logitflow.reproduce.lab import CPU, Lab, open_lab
+from logitflow.reproduce.lab import CPU, Lab, open_lab, possible
 from logitflow.reproduce.settings import PLAIN, PLAIN_STEPS, curve_rows, image_rows
 from logitflow.reproduce.table import (
     Job,
@@ -28,11 +28,11 @@ PAIR = "cifar10-sn-resnet-labels"
 """The shipped pair that the table is about."""
 
 
-def jobs(num_samples: int, num_seeds: int, curve_samples: int) -> list[Job]:
-    """All that the table is made of. Processes may share them out."""
+def jobs(lab: Lab, num_samples: int, num_seeds: int, curve_samples: int) -> list[Job]:
+    """All that the table is made of, as far as the pair has the logits. Processes may share them out."""
     return plan(
-        image_rows(),
-        curve_rows(),
+        possible(lab, image_rows()),
+        possible(lab, curve_rows()),
         num_samples=num_samples,
         num_seeds=num_seeds,
         curve_samples=curve_samples,
@@ -100,7 +100,9 @@ def reproduce_images(
     lab = open_lab(pair, judge=judge, held_out=held_out, device=device)
     few = min(curve_samples, num_samples)
     lines, curves = gather(
-        jobs(num_samples, num_seeds, few), partial(do, lab, ledger=ledger), desc="reproduce cifar10"
+        jobs(lab, num_samples, num_seeds, few),
+        partial(do, lab, ledger=ledger),
+        desc="reproduce cifar10",
     )
     real = _real(lab, num_samples, num_seeds, evaluate_images)
     return {

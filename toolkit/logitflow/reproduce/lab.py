@@ -15,7 +15,7 @@ from logitflow.data.images import from_bytes
 from logitflow.inference import fast
 from logitflow.metrics.images import Judge, shipped_judge
 from logitflow.progress import progress
-from logitflow.ratio import calibrate, z_statistic
+from logitflow.ratio import calibrate, names_classes, stratified, z_statistic
 from logitflow.reproduce.common import Counted, Row
 from logitflow.run import run, seeded_generator
 from logitflow.samplers import Sampler
@@ -52,7 +52,8 @@ def open_lab(
         held_out: real images in [−1, 1]; None for CIFAR-10's test images.
         device: where to compute.
     """
-    quick = fast_pair(zoo.to_device(zoo.load(pair), device))
+    loaded = zoo.to_device(zoo.load(pair), device)
+    quick = fast_pair(loaded)
     real = from_bytes(cifar10("test").pixels) if held_out is None else held_out
     real = real.to(device)
     calibration, facts = calibrated(*scores(quick.discriminator, quick, real))
@@ -62,6 +63,10 @@ def open_lab(
     }
     if quick.fitted is not None:
         logits["fitted"] = quick.fitted
+    if names_classes(loaded.discriminator):
+        by_class = fast(stratified(loaded.discriminator), dtype=torch.bfloat16)
+        logits["stratified"] = by_class
+        logits["calibrated, stratified"] = lambda x: calibration(by_class(x))
     pixels = box(-1.0, 1.0, real.shape[1:], device)
     return Lab(quick, logits, real, judge or shipped_judge(), facts, pixels, device=device)
 
@@ -121,6 +126,11 @@ def fast_pair(pair: zoo.Pair) -> zoo.Pair:
         discriminator=quick(pair.discriminator),
         fitted=None if pair.fitted is None else quick(pair.fitted),
     )
+
+
+def possible(lab: Lab, rows: list[Row]) -> list[Row]:
+    """Those rows whose logit the lab's pair has."""
+    return [row for row in rows if row.logit in lab.logits]
 
 
 def row_target(lab: Lab, row: Row) -> tuple[LatentTarget, Counted]:

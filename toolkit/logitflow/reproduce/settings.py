@@ -50,12 +50,35 @@ def image_rows() -> list[Row]:
         chain("DDLS (ULA), β = 3", _sharpened(3.0, _langevin(0.006))),
         # of the authors' η the curve tells more: this pair's logit is steep, and shorter steps go further
         row("DGflow (KL)", _flow(0.03), 100, most_seeds=1),
-        row("DGflow (KL), preconditioned", _preconditioned(0.25), 50, most_seeds=1),
+        row("DGflow (KL), preconditioned", _preconditioned(_flow(0.25)), 50, most_seeds=1),
         row("DGflow (JS)", _flow(0.1, "js"), PLAIN_STEPS, most_seeds=1),
         row("DGflow (logD)", _flow(0.1, "logd"), PLAIN_STEPS, most_seeds=1),
         # the papers' γ would add 28 grey levels of noise to each pixel
         Row("DGflow (KL)", "discriminator", "data", ((_flow(0.1, gamma=1e-4), PLAIN_STEPS),)),
+        *_rows_by_class(),
     ]
+
+
+def _rows_by_class() -> list[Row]:
+    """The lines that aim each image at a class of its own; proposals first find it a latent of that class."""
+    chain, flow = _preconditioned(_sharpened(3.0, _langevin(0.006))), _preconditioned(_flow(0.1))
+    return [
+        _by_class("MH-GAN"),
+        _by_class("DDLS (ULA)", (_langevin(0.02), 25), most_seeds=1),
+        _by_class("DDLS (ULA), β = 3, preconditioned", (chain, 50)),
+        _by_class("DGflow (KL), preconditioned", (flow, PLAIN_STEPS)),
+    ]
+
+
+def _by_class(
+    name: str,
+    *stages: tuple[MakeSampler, int],
+    num_proposals: int = 50,
+    most_seeds: int | None = None,
+) -> Row:
+    first = ((metropolis_hastings, num_proposals),) if num_proposals else ()
+    logit = "calibrated, stratified"
+    return Row(f"{name}, by class", logit, "latent", (*first, *stages), most_seeds)
 
 
 def curve_rows() -> list[Row]:
@@ -75,12 +98,24 @@ def curve_rows() -> list[Row]:
         line("DGflow (KL), η = 0.03", (_flow(0.03), 250)),
         line("DGflow (KL), η = 0.3", (_flow(0.3), 40)),
         line("DGflow (KL), falling η", *((_flow(eta), 1) for eta in falling)),
-        line("DGflow (KL), preconditioned, η = 0.1", (_preconditioned(0.1), 100)),
-        line("DGflow (KL), preconditioned, η = 0.25", (_preconditioned(0.25), 60)),
+        line("DGflow (KL), preconditioned, η = 0.1", (_preconditioned(_flow(0.1)), 100)),
+        line("DGflow (KL), preconditioned, η = 0.25", (_preconditioned(_flow(0.25)), 60)),
         line("DGflow (KL), pixels", (_flow(0.1, gamma=1e-4), 25), space="data"),
         line("DOT", (_transport(0.01), 100)),
         chain("DDLS (ULA), ε = 0.02", _langevin(0.02)),
         chain("DDLS (ULA), β = 3, ε = 0.006", _sharpened(3.0, _langevin(0.006))),
+        *_curves_by_class(),
+    ]
+
+
+def _curves_by_class() -> list[Row]:
+    flow = _preconditioned(_flow(0.1))
+    chain = _preconditioned(_sharpened(3.0, _langevin(0.006)))
+    few = {"num_proposals": 0, "most_seeds": 1}
+    return [
+        _by_class("DGflow (KL), preconditioned", (flow, 60), most_seeds=1),
+        _by_class("DGflow (KL), preconditioned, without proposals", (flow, 60), **few),
+        _by_class("DDLS (ULA), β = 3, preconditioned", (chain, 100), most_seeds=1),
     ]
 
 
@@ -177,12 +212,14 @@ def _sharpened(beta: float, make: MakeSampler) -> MakeSampler:
     return sharper
 
 
-def _preconditioned(step_size: float, power: float = 0.5) -> MakeSampler:
-    def make(target: LatentTarget) -> Sampler:
+def _preconditioned(make: MakeSampler, power: float = 0.5) -> MakeSampler:
+    """The same sampler in coordinates in which the slopes at the prior's own points are more even."""
+
+    def even(target: LatentTarget) -> Sampler:
         assert target.prior is not None
         pilot = priors.sample(target.prior, 500, seeded_generator(0, 300, target.prior.mean.device))
         root = gradient_root(target, pilot, power=power)
-        sampler = precondition(target, _flow(step_size), root)
+        sampler = precondition(target, make, root)
         return sampler._replace(description=f"{sampler.description}, P = C^−{power}")
 
-    return make
+    return even

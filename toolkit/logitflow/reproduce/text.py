@@ -12,8 +12,8 @@ from logitflow.data.text import billion_words, one_hot, to_codes, windows
 from logitflow.metrics.text import TextReference, evaluate_text
 from logitflow.metrics.text_reference import load_reference
 from logitflow.ratio import z_statistic
-from logitflow.reproduce.common import Row, hardware, heading, summarise
-from logitflow.reproduce.lab import CPU, Lab, box, calibrated, fast_pair, scores
+from logitflow.reproduce.common import hardware, heading, summarise
+from logitflow.reproduce.lab import CPU, Lab, box, calibrated, fast_pair, possible, scores
 from logitflow.reproduce.settings import text_curve_rows, text_rows
 from logitflow.reproduce.table import Job, gather, measure, numbers, plan, recall
 from logitflow.run import seeded_generator
@@ -89,13 +89,9 @@ def open_text_lab(
 
 def jobs(lab: Lab, num_samples: int, num_seeds: int, curve_samples: int) -> list[Job]:
     """All that the table is made of, as far as the pair has the logits. Processes may share them out."""
-
-    def possible(rows: list[Row]) -> list[Row]:
-        return [row for row in rows if row.logit in lab.logits]
-
     return plan(
-        possible(text_rows()),
-        possible(text_curve_rows()),
+        possible(lab, text_rows()),
+        possible(lab, text_curve_rows()),
         num_samples=num_samples,
         num_seeds=num_seeds,
         curve_samples=curve_samples,

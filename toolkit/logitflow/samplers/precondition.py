@@ -24,10 +24,14 @@ def precondition(
 
     For a gradient flow the step becomes z' = z + η w P∇d + √(2ηγ) R n with the preconditioner P = R Rᵀ:
     directions in which P is large are taken in longer strides. The continuous flow tends to the same law.
+    For Langevin dynamics likewise, z' = z − (ε/2) P∇E + √ε R n, which leaves the same law unchanged for any P
+    (Girolami & Calderhead 2011, section 5, with a constant metric): unadjusted up to O(ε), with the Metropolis
+    test exactly.
 
     Args:
         target: generator and logit on latents (N, latent).
-        make: gives a sampler of a target; one that ignores the prior, as `gradient_flow` does.
+        make: gives a sampler of a target; one that follows its gradients, such as `gradient_flow` or
+            `langevin`.
         root: R, invertible, (latent, latent); `gradient_root` gives one.
 
     Raises:
@@ -38,7 +42,7 @@ def precondition(
             "a prior on a box cannot be preconditioned: use a prior on the whole space"
         )
     to_z, to_u = root.T, torch.linalg.inv(root).T  # rows are points
-    inner = make(LatentTarget(lambda u: target.generator(u @ to_z), target.logit, None))
+    inner = make(_InCoordinates(target, to_z))
 
     def init(z: Tensor) -> PreconditionedState:
         return PreconditionedState(z, inner.init(z @ to_u))
@@ -50,6 +54,26 @@ def precondition(
         return PreconditionedState(after.z @ to_z, after), info
 
     return Sampler(init, step, f"precondition({inner.description})")
+
+
+class _InCoordinates(LatentTarget):
+    """The same density as one over u, z = R u, unnormalised: |det R| is a constant.
+
+    Its prior is None to a sampler, since there is no drawing from it; the density has the prior's part.
+    """
+
+    def __init__(self, target: LatentTarget, to_z: Tensor) -> None:
+        super().__init__(target.generator, target.logit, None)
+        self.target, self.to_z = target, to_z
+
+    def generate(self, z: Tensor) -> Tensor:
+        return self.target.generate(z @ self.to_z)
+
+    def logits(self, z: Tensor) -> Tensor:
+        return self.target.logits(z @ self.to_z)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return self.target.log_prob(z @ self.to_z)
 
 
 def gradient_root(target: LatentTarget, z: Tensor, *, power: float = 0.5) -> Tensor:

@@ -67,6 +67,27 @@ def test_every_way_of_refining_images(pair, tmp_path, words):
     assert load_file(tmp_path / "samples.safetensors")["x"].isfinite().all()
 
 
+def test_each_image_is_refined_toward_a_class(pair, tmp_path, capsys):
+    assert refine(pair, tmp_path / "none", "--logit", "stratified") == 2
+    assert "names no classes: use --logit discriminator" in capsys.readouterr().err
+    named = zoo.load(pair)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        networks = {
+            "generator": named.generator,
+            "discriminator": DCGANDiscriminator(16, num_classes=10),
+        }
+    zoo.save(tmp_path / "named", networks, named.prior, seed=0, data="CIFAR-10")
+    words = ("--logit", "stratified", "--steps", "1")
+    assert refine(tmp_path / "named", tmp_path / "drs", "--method", "drs", *words) == 2
+    assert "use --method mh-gan" in capsys.readouterr().err
+    assert refine(tmp_path / "named", tmp_path / "out", *words, "--gamma", "0") == 0
+    assert refine(tmp_path / "named", tmp_path / "plain", "--steps", "1", "--gamma", "0") == 0
+    by_class, plain = (load_file(tmp_path / n / "samples.safetensors") for n in ("out", "plain"))
+    assert by_class["x"].isfinite().all()
+    assert not torch.equal(by_class["z"], plain["z"])
+
+
 def test_a_fitted_discriminator_that_is_not_there_is_asked_for_in_vain(pair, tmp_path, capsys):
     assert refine(pair, tmp_path, "--logit", "fitted") == 2
     assert "has no fitted discriminator: use --logit discriminator" in capsys.readouterr().err

@@ -70,7 +70,7 @@ def curve(name, distances, scores):
     return {
         "method": name,
         "points": [
-            {"gradient_evaluations": 5.0 * k, "frechet_distance": d, "inception_score": s}
+            {"work": 5.0 * k, "frechet_distance": d, "inception_score": s}
             for k, (d, s) in enumerate(zip(distances, scores, strict=True))
         ],
     }

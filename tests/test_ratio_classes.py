@@ -109,6 +109,15 @@ def test_it_is_the_evidence_in_turn_and_fast_leaves_it_so():
     torch.testing.assert_close(fast(logit)(x), expected)
 
 
+def test_calibration_is_of_the_ratio_and_leaves_the_classes_probabilities():
+    x = standard_normal(30)
+    plain = Exact().evidence(x)
+    calibrated = stratified(Exact(), lambda d: 3 * d + 1)(x)
+    k = torch.arange(30) % K
+    expected = 3 * plain.logsumexp(1) + 1 + plain.log_softmax(1)[torch.arange(30), k]
+    torch.testing.assert_close(calibrated, expected)
+
+
 def test_the_caller_s_network_stays_as_it_is():
     critic = DCGANDiscriminator(16, num_classes=10).train()
     before = {name: tensor.clone() for name, tensor in critic.state_dict().items()}

@@ -88,9 +88,10 @@ def _add_refine(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--logit",
-        choices=("discriminator", "fitted"),
-        help="the discriminator as trained, or one fitted to the fixed generator; not given: fitted where the "
-        "pair has one",
+        choices=("discriminator", "fitted", "stratified"),
+        help="the discriminator as trained; one fitted to the fixed generator; or, of a discriminator that "
+        "names classes, what speaks for each sample's own (a class in turn); not given: fitted where the pair "
+        "has one",
     )
     parser.add_argument(
         "--space", choices=("latent", "data"), default="latent", help="which points to move"

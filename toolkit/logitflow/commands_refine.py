@@ -13,6 +13,7 @@ from logitflow.device import choose
 from logitflow.files import write_atomically
 from logitflow.inference import fast
 from logitflow.processes import gathered, is_first, share
+from logitflow.ratio import names_classes, stratified
 from logitflow.reproduce.settings import TEXT_EPSILON, TEXT_ETA
 from logitflow.reproduce.table import DRS_PERCENTILE
 from logitflow.run import refine as run_refine
@@ -130,6 +131,14 @@ def _logit(pair: zoo.Pair, options: argparse.Namespace) -> torch.nn.Module:
         options.logit = "discriminator" if pair.fitted is None else "fitted"
     if options.logit == "discriminator":
         return pair.discriminator
+    if options.logit == "stratified":
+        if not names_classes(pair.discriminator):
+            raise ValueError(
+                f"the discriminator of {options.pair} names no classes: use --logit discriminator"
+            )
+        if options.method == "drs":
+            raise ValueError("rejection keeps no sample in its class: use --method mh-gan")
+        return stratified(pair.discriminator)
     if pair.fitted is None:
         raise ValueError(f"{options.pair} has no fitted discriminator: use --logit discriminator")
     return pair.fitted

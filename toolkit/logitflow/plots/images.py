@@ -155,10 +155,10 @@ def class_histogram(shares: Mapping[str, Mapping[str, Any]], *, ax: Axes) -> Axe
 def quality_curve(
     curves: Sequence[Mapping[str, Any]], *, real: Mapping[str, Any] | None = None
 ) -> Figure:
-    """Fréchet distance and inception score against gradient evaluations; each curve's best point is ringed.
+    """Fréchet distance and inception score against the work they take; each curve's best point is ringed.
 
     Args:
-        curves: each with "method" and "points", of which each has "gradient_evaluations",
+        curves: each with "method" and "points", of which each has "work" in gradient evaluations,
             "frechet_distance" and "inception_score": what `logitflow reproduce cifar10` writes as "curves".
         real: the figures of real images, told in a corner: its "real_of_curves".
 
@@ -169,17 +169,17 @@ def quality_curve(
         raise ValueError("give at least one curve, each with at least one point.")
     fig, axes = plt.subplots(2, 1, figsize=(WIDTH, 7.2), sharex=True, layout="constrained")
     plt.close(fig)  # pyplot would show it a second time
-    longest = max(curve["points"][-1]["gradient_evaluations"] for curve in curves)
+    longest = max(curve["points"][-1]["work"] for curve in curves)
     panels = {
         "frechet_distance": ("Fréchet distance", min),
         "inception_score": ("inception score", max),
     }
     for ax, (figure, (label, best)) in zip(axes, panels.items(), strict=True):
         for i, curve in enumerate(curves):
-            x = [point["gradient_evaluations"] for point in curve["points"]]
+            x = [point["work"] for point in curve["points"]]
             y = [point[figure] for point in curve["points"]]
             look: dict[str, Any] = {"color": f"C{i}", "marker": MARKS[i % len(MARKS)]}
-            look["linestyle"] = "--" if i > 6 else "-"  # the palette has seven colours
+            look["linestyle"] = ("-", "--", ":")[i // 7 % 3]  # the palette has seven colours
             ax.plot(x, y, markersize=4, linewidth=1.4, label=curve["method"], **look)
             k = y.index(best(y))
             ax.plot(x[k], y[k], "o", markersize=11, fillstyle="none", color=f"C{i}")
@@ -195,7 +195,7 @@ def quality_curve(
     axes[1].set_xlim(-0.5, 1.25 * longest)
     axes[1].set_xticks([t for t in _TICKS if t <= max(longest, 10)])
     axes[1].xaxis.set_major_formatter("{x:g}")
-    axes[1].set_xlabel("gradient evaluations a sample")
+    axes[1].set_xlabel("work a sample, in gradient evaluations")
     handles, _ = axes[0].get_legend_handles_labels()
     fig.legend(handles=handles, loc="outside lower center", ncols=2, fontsize="small")
     return fig

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from logitflow.target import Network
+
 
 def names_classes(discriminator: nn.Module) -> bool:
     """Whether a discriminator gives the evidence of each class, as `stratified` needs."""
@@ -12,7 +14,7 @@ def names_classes(discriminator: nn.Module) -> bool:
     return callable(getattr(discriminator, "evidence", None)) and "num_classes" in settings
 
 
-def stratified(discriminator: nn.Module) -> nn.Module:
+def stratified(discriminator: nn.Module, calibration: Network | None = None) -> nn.Module:
     r"""The logit whose i-th sample of a batch aims at class i mod K, with K classes.
 
     A discriminator that names classes gives the evidence l_k(x), at its best log p_data(x, k)/p_g(x)
@@ -29,6 +31,9 @@ def stratified(discriminator: nn.Module) -> nn.Module:
     Args:
         discriminator: with a method `evidence`, samples (N, *sample_shape) → (N, K), such as
             `DCGANDiscriminator(num_classes=10)`.
+        calibration: the map from the plain logit d = log Σ exp(l_k) to a log density ratio, from
+            `calibrate`. It takes d's place in l_k = d + log π_k; the classes' probabilities π_k among real
+            samples are left as the discriminator has them.
 
     Returns:
         A module from samples to logits of shape (N,). It holds the discriminator as it is: no mode or flag is
@@ -43,15 +48,15 @@ def stratified(discriminator: nn.Module) -> nn.Module:
             f"{type(discriminator).__name__} names no classes: take a discriminator with a method `evidence` "
             "from samples to (N, num_classes), such as DCGANDiscriminator(num_classes=10)"
         )
-    return _Stratified(discriminator)
+    return _Stratified(discriminator, calibration)
 
 
 class _Stratified(nn.Module):
     """The evidence of each sample's own class; a module, so that a target finds the one inside it."""
 
-    def __init__(self, discriminator: nn.Module) -> None:
+    def __init__(self, discriminator: nn.Module, calibration: Network | None) -> None:
         super().__init__()
-        self.discriminator = discriminator
+        self.discriminator, self.calibration = discriminator, calibration
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, *sample_shape) → (N,)."""
@@ -61,4 +66,8 @@ class _Stratified(nn.Module):
                 f"the evidence of {len(x)} samples must be of shape (N, K), not {tuple(evidence.shape)}"
             )
         points = torch.arange(len(x), device=x.device)
-        return evidence[points, points % evidence.shape[1]]
+        own = evidence[points, points % evidence.shape[1]]
+        if self.calibration is None:
+            return own
+        logits = evidence.logsumexp(1)
+        return self.calibration(logits) + own - logits

@@ -64,9 +64,9 @@ def open_lab(
     if quick.fitted is not None:
         logits["fitted"] = quick.fitted
     if names_classes(loaded.discriminator):
-        by_class = fast(stratified(loaded.discriminator), dtype=torch.bfloat16)
-        logits["stratified"] = by_class
-        logits["calibrated, stratified"] = lambda x: calibration(by_class(x))
+        for name, change in (("stratified", None), ("calibrated, stratified", calibration)):
+            by_class = stratified(loaded.discriminator, change)
+            logits[name] = fast(by_class, dtype=torch.bfloat16)
     pixels = box(-1.0, 1.0, real.shape[1:], device)
     return Lab(quick, logits, real, judge or shipped_judge(), facts, pixels, device=device)
 

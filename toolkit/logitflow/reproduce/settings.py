@@ -18,6 +18,9 @@ PLAIN = "DGflow (KL), η = 0.1"
 """The curve of the authors' settings, which others are measured by after `PLAIN_STEPS` steps."""
 PLAIN_STEPS = 25
 
+CLASS_BETA = 10.0
+"""How much sharper than the discriminator's own evidence of a class most lines by class are."""
+
 # Text: what a line takes where it says nothing else.
 TEXT_ETA, TEXT_GAMMA = 0.1, 0.001  # DGflow on the critic
 TEXT_STEPS = 100  # of DGflow on the critic, whose text improves for long
@@ -61,24 +64,24 @@ def image_rows() -> list[Row]:
 
 def _rows_by_class() -> list[Row]:
     """The lines that aim each image at a class of its own; proposals first find it a latent of that class."""
-    chain, flow = _preconditioned(_sharpened(3.0, _langevin(0.006))), _preconditioned(_flow(0.1))
+    proposals, sharp_proposals = (
+        (make, 50) for make in (metropolis_hastings, _sharpened(CLASS_BETA, metropolis_hastings))
+    )
+
+    def row(name: str, *stages: tuple[MakeSampler, int], logit: str = "stratified") -> Row:
+        return Row(f"{name}, by class", logit, "latent", stages, most_seeds=1)
+
+    ratio = "calibrated, stratified"
+    sharp = f", β = {CLASS_BETA:g}"
     return [
-        _by_class("MH-GAN"),
-        _by_class("DDLS (ULA)", (_langevin(0.02), 25), most_seeds=1),
-        _by_class("DDLS (ULA), β = 3, preconditioned", (chain, 50)),
-        _by_class("DGflow (KL), preconditioned", (flow, PLAIN_STEPS)),
+        row("MH-GAN", proposals, logit=ratio),
+        row("DDLS (ULA)", proposals, (_langevin(0.02), 25), logit=ratio),
+        row(f"MH-GAN{sharp}", sharp_proposals),
+        row(f"DDLS (ULA){sharp}", sharp_proposals, (_class_chain(), 100)),
+        row("DGflow (KL), preconditioned", sharp_proposals, (_class_flow(), PLAIN_STEPS))._replace(
+            most_seeds=None
+        ),
     ]
-
-
-def _by_class(
-    name: str,
-    *stages: tuple[MakeSampler, int],
-    num_proposals: int = 50,
-    most_seeds: int | None = None,
-) -> Row:
-    first = ((metropolis_hastings, num_proposals),) if num_proposals else ()
-    logit = "calibrated, stratified"
-    return Row(f"{name}, by class", logit, "latent", (*first, *stages), most_seeds)
 
 
 def curve_rows() -> list[Row]:
@@ -109,13 +112,15 @@ def curve_rows() -> list[Row]:
 
 
 def _curves_by_class() -> list[Row]:
-    flow = _preconditioned(_flow(0.1))
-    chain = _preconditioned(_sharpened(3.0, _langevin(0.006)))
-    few = {"num_proposals": 0, "most_seeds": 1}
+    def line(name: str, num_proposals: int, make: MakeSampler, steps: int) -> Row:
+        proposals = (_sharpened(CLASS_BETA, metropolis_hastings), num_proposals)
+        name = f"{name}, by class, {num_proposals} proposals"
+        return Row(name, "stratified", "latent", (proposals, (make, steps)), most_seeds=1)
+
     return [
-        _by_class("DGflow (KL), preconditioned", (flow, 60), most_seeds=1),
-        _by_class("DGflow (KL), preconditioned, without proposals", (flow, 60), **few),
-        _by_class("DDLS (ULA), β = 3, preconditioned", (chain, 100), most_seeds=1),
+        line("DGflow (KL), preconditioned", 5, _class_flow(), 60),
+        line("DGflow (KL), preconditioned", 50, _class_flow(), 60),
+        line(f"DDLS (ULA), β = {CLASS_BETA:g}", 50, _class_chain(), 150),
     ]
 
 
@@ -223,3 +228,11 @@ def _preconditioned(make: MakeSampler, power: float = 0.5) -> MakeSampler:
         return sampler._replace(description=f"{sampler.description}, P = C^−{power}")
 
     return even
+
+
+def _class_chain() -> MakeSampler:
+    return _sharpened(CLASS_BETA, _langevin(0.006))
+
+
+def _class_flow() -> MakeSampler:
+    return _preconditioned(_flow(0.4))

@@ -132,6 +132,11 @@ def _cost(gradients: float, forwards: float, seconds: float, n: int) -> dict[str
     }
 
 
+def _work(point: dict[str, float]) -> float:
+    """A cost in gradient evaluations, each a pass forward and one back; a forward alone is half of one."""
+    return (point["gradient_evaluations"] + point["forward_evaluations"]) / 2
+
+
 def gather(
     jobs: Sequence[Job], work: Callable[[Job], list[dict[str, Any]]], *, desc: str
 ) -> tuple[list[Line], list[dict[str, Any]]]:
@@ -147,7 +152,8 @@ def gather(
             done.append(work(job))
     for job, points in zip(jobs, gathered(done), strict=True):
         if job.at:
-            curves.append({**heading(job.row), "seed": job.seed, "points": points})
+            worked = [{**point, "work": _work(point)} for point in points]
+            curves.append({**heading(job.row), "seed": job.seed, "points": worked})
         elif lines and lines[-1].row is job.row:
             lines[-1].seeds.append(job.seed)
             lines[-1].runs.extend(points)

@@ -18,7 +18,7 @@ PLAIN = "DGflow (KL), η = 0.1"
 """The curve of the authors' settings, which others are measured by after `PLAIN_STEPS` steps."""
 PLAIN_STEPS = 25
 
-CLASS_BETA = 10.0
+CLASS_BETA = 30.0
 """How much sharper than the discriminator's own evidence of a class most lines by class are."""
 
 # Text: what a line takes where it says nothing else.
@@ -77,7 +77,7 @@ def _rows_by_class() -> list[Row]:
         row("MH-GAN", proposals, logit=ratio),
         row("DDLS (ULA)", proposals, (_langevin(0.02), 25), logit=ratio),
         row(f"MH-GAN{sharp}", sharp_proposals),
-        row(f"DDLS (ULA){sharp}", sharp_proposals, (_class_chain(), 100)),
+        row(f"DDLS (ULA){sharp}, preconditioned", sharp_proposals, (_class_chain(), 25)),
         row("DGflow (KL), preconditioned", sharp_proposals, (_class_flow(), PLAIN_STEPS))._replace(
             most_seeds=None
         ),
@@ -120,7 +120,7 @@ def _curves_by_class() -> list[Row]:
     return [
         line("DGflow (KL), preconditioned", 5, _class_flow(), 60),
         line("DGflow (KL), preconditioned", 50, _class_flow(), 60),
-        line(f"DDLS (ULA), β = {CLASS_BETA:g}", 50, _class_chain(), 150),
+        line(f"DDLS (ULA), β = {CLASS_BETA:g}, preconditioned", 50, _class_chain(), 60),
     ]
 
 
@@ -231,7 +231,7 @@ def _preconditioned(make: MakeSampler, power: float = 0.5) -> MakeSampler:
 
 
 def _class_chain() -> MakeSampler:
-    return _sharpened(CLASS_BETA, _langevin(0.006))
+    return _sharpened(CLASS_BETA, _preconditioned(_langevin(0.02)))
 
 
 def _class_flow() -> MakeSampler:

@@ -31,7 +31,7 @@ def precondition(
     Args:
         target: generator and logit on latents (N, latent).
         make: gives a sampler of a target; one that follows its gradients, such as `gradient_flow` or
-            `langevin`.
+            `langevin`. It is given a target over u, whose `prior` is None; its density has the prior in it.
         root: R, invertible, (latent, latent); `gradient_root` gives one.
 
     Raises:
@@ -63,7 +63,7 @@ class _InCoordinates(LatentTarget):
     """
 
     def __init__(self, target: LatentTarget, to_z: Tensor) -> None:
-        super().__init__(target.generator, target.logit, None)
+        super().__init__(lambda u: target.generator(u @ to_z), target.logit, None)
         self.target, self.to_z = target, to_z
 
     def generate(self, z: Tensor) -> Tensor:

@@ -313,6 +313,22 @@ def test_the_command_says_where(tmp_path, monkeypatch, name, function, device):
     assert asked == [torch.device(device)]
 
 
+def test_the_command_takes_a_pair_of_one_s_own(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def table(**keywords):
+        asked.append((keywords["pair"], keywords["command"]))
+        raise ValueError("no table today")
+
+    monkeypatch.setattr(commands, "reproduce_images", table)
+    words = ["reproduce", "cifar10", "--pair", "my pair", "--seeds", "1", "--out", str(tmp_path)]
+    assert cli.main(words) == 2
+    typed = "logitflow reproduce cifar10 --pair 'my pair' --num-samples 10000 --seeds 1"
+    assert asked == [("my pair", typed)]
+    assert cli.main(["reproduce", "cifar10", "swissroll", *words[2:]]) == 2
+    assert "--pair is for cifar10 and text, not for swissroll" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_gpu_that_is_not_there_is_refused(tmp_path, capsys):
     assert cli.main(["reproduce", "cifar10", "--device", "cuda", "--out", str(tmp_path)]) == 2

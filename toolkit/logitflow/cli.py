@@ -164,6 +164,10 @@ def _add_reproduce(subparsers: Any) -> None:
         help="one or more experiments; beyond-gans: the toys' VAEs, flows and "
         "MMD-GANs; beyond-images: CIFAR-10's",
     )
+    parser.add_argument(
+        "--pair",
+        help="for cifar10 and text: a pair's name or folder in the place of the shipped one",
+    )
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for JSON and PNG")
     parser.add_argument("--num-samples", type=count, default=10_000, help="samples a row and seed")
     parser.add_argument("--seeds", type=count, default=5, help="how many seeds")

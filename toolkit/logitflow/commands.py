@@ -107,17 +107,21 @@ def _read_samples(path: Path) -> torch.Tensor:
 def reproduce(options: argparse.Namespace) -> None:
     """Run the tables, each into one JSON and one picture; points are moved on the CPU alone."""
     at = choose(options.device)
+    own = {} if options.pair is None else {"pair": options.pair}
+    if own and (others := set(options.data) - {"cifar10", "text"}):
+        raise ValueError(f"--pair is for cifar10 and text, not for {', '.join(sorted(others))}")
     for name in options.data:
-        command = typed("reproduce", name, num_samples=options.num_samples, seeds=options.seeds)
+        numbers = {"num_samples": options.num_samples, "seeds": options.seeds}
+        command = typed("reproduce", name, **own, **numbers)
         path = options.out / f"{name}.json"
         ledger = options.out / f"{name}.unfinished.json"
-        others: dict[str, Callable[..., dict[str, Any]]] = {
-            "cifar10": partial(reproduce_images, device=at),
-            "text": partial(reproduce_text, device=at),
+        tables: dict[str, Callable[..., dict[str, Any]]] = {
+            "cifar10": partial(reproduce_images, **own, device=at),
+            "text": partial(reproduce_text, **own, device=at),
             "beyond-gans": reproduce_beyond,
             "beyond-images": partial(reproduce_beyond_images, say=print, device=at),
         }
-        run_table = others.get(name, partial(run_reproduce, name))
+        run_table = tables.get(name, partial(run_reproduce, name))
         result = run_table(
             num_samples=options.num_samples,
             num_seeds=options.seeds,
@@ -162,7 +166,7 @@ def picture_of_toy(name: str, folder: Path) -> Path:
 
 def typed(command: str, *positional: str, **named: Any) -> str:
     """A command as one would type it."""
-    words = [f"--{key.replace('_', '-')} {value}" for key, value in named.items()]
+    words = [f"--{key.replace('_', '-')} {shlex.quote(str(v))}" for key, v in named.items()]
     return " ".join(["logitflow", command, *map(shlex.quote, positional), *words])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from logitflow.models import DCGANDiscriminator, DCGANGenerator
 from logitflow.models.classifier import Classifier
 from logitflow.reproduce import curve_rows, image_rows, images, reproduce_images
 from logitflow.reproduce import settings as settings_of_rows
+from logitflow.reproduce.common import heading
 from logitflow.reproduce.lab import follow, open_lab, row_target
 from logitflow.reproduce.settings import PLAIN, PLAIN_STEPS
 from logitflow.reproduce.table import STEPS, recall
@@ -178,6 +180,22 @@ def test_a_killed_table_goes_on_from_its_ledger(pair, settings, result, tmp_path
     lab = open_lab(pair, **settings)
     assert len(counted) == len(images.jobs(lab, N, 2, N)) - 4
     assert without_seconds(resumed) == without_seconds(result)
+
+
+def test_the_book_tells_of_the_rows_as_they_are():
+    results = Path(__file__).parents[1] / "book" / "results"
+    table, opinion = (
+        json.loads((results / name).read_text()) for name in ("cifar10.json", "second-judge.json")
+    )
+
+    def kinds(lines):
+        return [{key: line[key] for key in heading(None)} for line in lines]
+
+    rows = [heading(None), *map(heading, image_rows())]
+    assert kinds(table["rows"]) == rows
+    assert kinds(table["curves"]) == [heading(row) for row in curve_rows()]
+    assert all(line in rows for line in kinds(opinion["rows"]))
+    assert table["pair"]["name"] == opinion["pair"] == images.PAIR
 
 
 def test_a_pair_without_classes_has_no_rows_by_class(settings, tmp_path):

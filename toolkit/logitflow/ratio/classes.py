@@ -8,10 +8,9 @@ from logitflow.target import Network
 
 def names_classes(discriminator: nn.Module) -> bool:
     """Whether a discriminator gives the evidence of each class, as `stratified` needs."""
-    settings = getattr(
-        discriminator, "settings", {"num_classes": 1}
-    )  # a network of the caller's own
-    return callable(getattr(discriminator, "evidence", None)) and "num_classes" in settings
+    evidence = getattr(discriminator, "evidence", None)
+    settings = getattr(discriminator, "settings", None)  # None: a network of the caller's own
+    return callable(evidence) and (settings is None or "num_classes" in settings)
 
 
 def stratified(discriminator: nn.Module, calibration: Network | None = None) -> nn.Module:

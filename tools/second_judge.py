@@ -43,7 +43,8 @@ def main() -> None:
     torch.set_num_threads(1)
     lab = open_lab(PAIR)
     layers = zoo.load(OTHER).discriminator.layers
-    features = nn.Sequential(*list(layers)[:-2], nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert isinstance(layers, nn.Sequential)
+    features = nn.Sequential(*layers[:-2], nn.AdaptiveAvgPool2d(1), nn.Flatten())
     judges = {
         "with labels": lab.judge,
         "without labels": judge_against(lab.held_out, features, name="CIFAR-10 test images"),

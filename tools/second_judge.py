@@ -44,7 +44,7 @@ def main() -> None:
     lab = open_lab(PAIR)
     layers = zoo.load(OTHER).discriminator.layers
     assert isinstance(layers, nn.Sequential)
-    features = nn.Sequential(*layers[:-2], nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    features = nn.Sequential(layers[:-2], nn.AdaptiveAvgPool2d(1), nn.Flatten())
     judges = {
         "with labels": lab.judge,
         "without labels": judge_against(lab.held_out, features, name="CIFAR-10 test images"),

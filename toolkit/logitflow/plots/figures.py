@@ -154,10 +154,12 @@ def comparison(result: dict[str, Any]) -> Figure:
         raise ValueError(f"Nothing to draw: no row has one of the metrics {', '.join(PANELS)}.")
     columns = min(2, len(shown))
     tall = math.ceil(len(shown) / columns)
+    names = [_name(row) for row in rows]
+    apart = 0.37 if any("\n" in name for name in names) else 0.27  # inches: of two lines, or of one
     fig, axes = plt.subplots(
         tall,
         columns,
-        figsize=(WIDTH, tall * (0.27 * len(rows) + 0.9)),
+        figsize=(WIDTH, tall * (apart * len(rows) + 0.9)),
         sharey=True,
         squeeze=False,
         layout="constrained",
@@ -178,7 +180,7 @@ def comparison(result: dict[str, Any]) -> Figure:
                 ax.errorbar(mean, y, fmt="o", color=color_of(row["method"]), **bar)
         if name == "energy_ratio":
             ax.axvline(1, color=COLORS["real"], linestyle=":", linewidth=1.2)
-        ax.set_yticks(range(len(rows)), [_name(row) for row in rows], fontsize=11, linespacing=0.9)
+        ax.set_yticks(range(len(rows)), names, fontsize=11, linespacing=0.9)
         ax.set_ylim(len(rows) - 0.4, -0.6)
         ax.grid(axis="both", color="#e6e6e6", linewidth=0.8)
         ax.set_axisbelow(True)

@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from logitflow import priors, zoo
+from logitflow import zoo
 from logitflow.files import write_atomically
 from logitflow.metrics import evaluate_images, judge_against
+from logitflow.metrics.images import Judge
 from logitflow.reproduce import image_rows
 from logitflow.reproduce.common import hardware, heading
 from logitflow.reproduce.images import PAIR
-from logitflow.reproduce.lab import Lab, follow, generate, open_lab, row_target
-from logitflow.run import seeded_generator
+from logitflow.reproduce.lab import open_lab
+from logitflow.reproduce.table import Job, measure
 
 OTHER = "cifar10-sn-resnet-small"
 METHODS = (
@@ -31,6 +32,7 @@ METHODS = (
     "DDLS (ULA), β = 30, preconditioned, by class",
     "DGflow (KL), preconditioned, by class",
 )
+SEED = 100  # the table does not use it
 FIGURES = ("frechet_distance", "kernel_distance", "precision", "recall")
 
 
@@ -49,12 +51,16 @@ def main() -> None:
         "with labels": lab.judge,
         "without labels": judge_against(lab.held_out, features, name="CIFAR-10 test images"),
     }
+
+    def both(x: Tensor, _: Judge) -> dict[str, Any]:
+        seen = {name: evaluate_images(x, judge) for name, judge in judges.items()}
+        return {name: {f: float(s[f]) for f in FIGURES} for name, s in seen.items()}
+
     rows = [None, *(row for row in image_rows() if row.method in METHODS)]
     told = []
     for row in rows:
-        x = images(lab, row, options.num_samples)
-        seen = {name: evaluate_images(x, judge) for name, judge in judges.items()}
-        figures = {name: {f: float(s[f]) for f in FIGURES} for name, s in seen.items()}
+        (point,) = measure(lab, Job(row, SEED, options.num_samples), both, both)
+        figures = {name: point[name] for name in judges}
         told.append({**heading(row), "figures": figures})
         print(told[-1]["method"], figures, flush=True)
     result = {
@@ -67,16 +73,6 @@ def main() -> None:
     }
     content = json.dumps(result, indent=1, ensure_ascii=False).encode()
     write_atomically(options.out / "second-judge.json", content)
-
-
-def images(lab: Lab, row: Any, num_samples: int) -> torch.Tensor:
-    """A row's images, of a seed that the table does not use; None is the base."""
-    seed = 100
-    z = priors.sample(lab.pair.prior, num_samples, seeded_generator(seed, 1))
-    target, counted = row_target(lab, row or image_rows()[0])
-    if row is not None:
-        ((_, z, _),) = follow(target, counted, row, z, (), seed, lab.batch_size)
-    return generate(target, z, lab.batch_size)
 
 
 if __name__ == "__main__":
